@@ -1,0 +1,78 @@
+"""An exchange: one request and its response, or one relayed TCP connection. Types only.
+
+An exchange is not a connection. It makes one or more attempts; each leases a connection to an endpoint. The request
+as it goes upstream stays in ``request`` from its first byte while a further attempt is possible (``whole``), and an
+attempt reads it by its cursor ``sent``. Once replay is ruled out, ``request`` holds only what still has to be sent.
+
+Owner worker only. The blocks are held by reference until no further pick can happen; a tunnel holds none.
+"""
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from fastmesh._native.base.limits cimport TRIED_MAX
+from fastmesh._native.base.slab cimport pend_t
+from fastmesh._native.net.snap_t cimport action_t, listener_block_t, service_t
+from fastmesh._native.net.worker_t cimport conn_t, endpoint_t, listener_stats_t, pair_stats_t, service_stats_t
+from fastmesh._native.proto.chunked_t cimport chunk_t
+
+ctypedef struct xchg_t:
+    conn_t *client  # borrows
+    conn_t *up  # borrows; the leased connection of the current attempt
+    listener_block_t *listener  # holds a reference, or NULL
+    service_t *service  # holds a reference, or NULL
+    action_t *action  # borrows from listener
+    endpoint_t *endpoint  # borrows; of the current or last attempt
+    pair_stats_t *pair  # borrows
+    service_stats_t *service_stats  # borrows
+    listener_stats_t *listener_stats  # borrows
+    # picks
+    uint64_t key
+    uint32_t tried[TRIED_MAX]
+    uint8_t has_key
+    uint8_t tried_count
+    uint8_t attempts
+    uint8_t counted  # the current attempt is counted in the endpoint's in-flight number
+    # request
+    pend_t request
+    uint32_t sent  # bytes of `request` that this attempt has sent
+    uint8_t sent_any  # this attempt handed at least one byte to the kernel
+    uint8_t whole  # `request` still holds all that was received
+    uint8_t write_broken  # the endpoint takes no more bytes; its answer may still come
+    uint8_t request_body  # H1_BODY_…
+    uint8_t request_complete
+    uint8_t idempotent
+    uint8_t is_head
+    uint8_t minor
+    uint8_t asked  # H1_ASKED_… for the response parser
+    uint8_t te_trailers
+    uint64_t request_left
+    uint64_t body_bytes  # of the request body so far
+    chunk_t request_chunk
+    # response
+    uint8_t upstream_bytes  # a byte of the response was received
+    uint8_t head_done  # the final response head was parsed and sent
+    uint8_t response_in  # H1_BODY_…
+    uint8_t response_out
+    uint8_t response_keep  # the endpoint keeps its connection
+    uint8_t close_client
+    uint8_t client_asked_close
+    uint8_t tunnel
+    uint64_t response_left
+    chunk_t response_chunk
+    uint8_t *trailers  # owns: CHUNK_TRAILERS_MAX bytes, or NULL
+    uint32_t trailers_capacity
+    # time-outs
+    uint32_t response_ms
+    uint32_t idle_ms
+    uint32_t tunnel_idle_ms
+    uint64_t deadline_ms  # of the whole exchange; 0: none
+    # what is told afterwards
+    uint64_t start_us
+    uint64_t start_wall_us
+    uint64_t attempt_us
+    uint64_t upstream_us  # until the response was complete; UINT64_MAX: no endpoint was asked
+    uint64_t bytes_received
+    uint64_t bytes_sent
+    uint16_t status
+    uint8_t error
+    uint8_t *log  # owns: access_t and the bytes it points to, or NULL
+    uint32_t log_capacity
