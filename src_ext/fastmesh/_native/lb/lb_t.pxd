@@ -1,0 +1,96 @@
+"""Types of load balancing: an immutable block per service, a state per worker and service, the context of a pick.
+
+``lb_t`` is built by the control thread, read by all workers and freed by the control thread once every worker
+has let go of it. It owns its arrays and borrows the slots, which live as long as the engine.
+``lb_state_t`` belongs to one worker; it outlives any one ``lb_t`` (``lb_adopt`` carries it to the next).
+
+Endpoint *indices* are positions in ``lb_t.slots``; *slot indices* (``slot_t.index``) are the engine's numbers,
+stable over changes. An endpoint of weight 0 is given nothing.
+"""
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+
+from fastmesh._native.base.slot_t cimport slot_t
+
+ctypedef enum lb_policy_t:
+    LB_ROUND_ROBIN = 0
+    LB_RANDOM = 1
+    LB_LEAST_REQUEST = 2
+    LB_RING_HASH = 3
+    LB_MAGLEV = 4
+    LB_POLICY_COUNT = 5
+
+ctypedef struct lb_options_t:
+    uint32_t ring_size  # points of a ring, at least; 0: 1,024. See ring_hash.pxd for how weights scale it
+    uint32_t table_size  # entries of a Maglev table, raised to the next prime; 0: 65,537
+    uint32_t bounded_load  # ring_hash and maglev: most of a fair share, in 1/1000 (1250 is 125 %); 0: off
+
+ctypedef struct lb_ctx_t:
+    uint32_t now_ms  # the worker's clock, as in slot_t.health
+    uint32_t ntried
+    const uint32_t *tried  # borrows; slot indices that this exchange has used before
+    uint64_t key  # hash of the request's key (hash_xxh64, seed 0); ring_hash and maglev
+    uint32_t total_in_flight  # over the service and all workers; read only where lb_wants_total() is true
+    bint has_key  # false: a random key is drawn
+
+# One alias-method cell: stay when a 32-bit draw is below `threshold`, else go to `alias`.
+ctypedef struct lb_alias_t:
+    uint32_t threshold
+    uint32_t alias
+
+# Endpoints of one weight, round robin: `lb_t.members[first : first + count]`; one turn each `stride` of time.
+ctypedef struct lb_group_t:
+    uint32_t weight
+    uint32_t first
+    uint32_t count
+    uint64_t stride
+
+ctypedef struct lb_state_t
+
+ctypedef struct lb_t:
+    # set once, by lb_new
+    int32_t (*pick)(const lb_t *, lb_state_t *, const lb_ctx_t *) noexcept nogil
+    uint64_t serial  # never used twice, so that a state knows whether it belongs to this block
+    uint32_t policy
+    uint32_t n
+    uint32_t bounded_load
+    uint32_t ngroups
+    uint64_t total_weight
+    bint equal_weights  # all n weights are the same and not 0
+    slot_t **slots  # owns the array, borrows the slots
+    uint32_t *weights  # owns
+    uint32_t *by_slot  # owns; endpoint indices in the order of their slot indices
+    lb_alias_t *alias  # owns; NULL when equal_weights
+    lb_group_t *groups  # owns; ngroups, heaviest first (round_robin and least_request)
+    uint32_t *members  # owns; endpoint indices, group by group
+    uint64_t *ring_hashes  # owns; ring_points, ascending
+    uint32_t *ring_owners  # owns; endpoint index of each point
+    uint32_t *ring_index  # owns; for each value of the top bits, the first point not below it
+    uint32_t ring_points
+    uint32_t ring_shift
+    uint32_t *table  # owns; table_size endpoint indices
+    uint32_t table_size
+
+# Where a worker stands in one group.
+ctypedef struct lb_turn_t:
+    uint64_t due  # virtual time of the group's next turn; compared by wrapping difference
+    uint32_t group
+    uint32_t weight
+
+ctypedef struct lb_state_t:
+    # owner worker only
+    uint64_t serial  # of the block that the arrays below belong to; 0: none
+    uint64_t rng
+    uint32_t worker_index
+    uint32_t workers
+    # round robin
+    uint32_t ngroups
+    uint32_t *cursors  # owns; next member of each group
+    lb_turn_t *heap  # owns; groups, the earliest turn first
+    # survivors: what is left when most endpoints are not usable, refreshed at most every LB_SURVIVORS_MS
+    uint32_t survivor_capacity
+    uint32_t survivor_count
+    uint32_t survivor_built_ms
+    uint32_t survivor_turn
+    bint survivors_built
+    uint32_t *survivors  # owns; endpoint indices
+    uint64_t *survivor_sums  # owns; running sums of their weights
