@@ -174,6 +174,11 @@ cdef inline void ring_announce(ring_t *ring, ring_state_t state) noexcept nogil:
     fm_exchange_u32(&ring.state, <uint32_t> state)
 
 
+cdef inline uint64_t ring_filled(ring_t *ring) noexcept nogil:
+    """Consumer: how many bytes the records take that are there now."""
+    return fm_load_acquire_u64(&ring.tail) - ring.head
+
+
 cdef inline uint64_t ring_dropped(const ring_t *ring) noexcept nogil:
     """Any thread: how many records found no room."""
     return fm_load_relaxed_u64(&ring.dropped)

@@ -2,10 +2,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastmesh._native.base.ring cimport ring_t
-
-cdef enum access_style_t:
-    ACCESS_JSON = 0
-    ACCESS_COMBINED = 1
+from fastmesh._native.proxy.access_t cimport access_clock_t
 
 cdef enum:
     ACCESS_BUFFER_BYTES = 65536
@@ -16,7 +13,7 @@ ctypedef struct access_writer_t:
     uint32_t ring_count
     int wake_fd  # an eventfd, non-blocking; workers write to it, and whoever stops the thread
     int out_fd  # where lines go; may be exchanged by dup2 onto the same number at any time
-    uint32_t style  # access_style_t
+    uint32_t style  # ACCESS_JSON or ACCESS_COMBINED
     # shared: any thread stores, the writer loads
     uint32_t stop
     # written by the writer's thread, read by any (relaxed)
@@ -27,8 +24,7 @@ ctypedef struct access_writer_t:
     uint32_t last_errno
     # the writer's thread only
     uint32_t filled
+    uint32_t pending  # lines in the buffer
     bint mid_line  # the last byte that was written is not the end of a line
-    uint64_t second  # the second whose text is cached, plus 1; 0: none
-    char second_text[32]
-    uint32_t second_length
+    access_clock_t clock
     uint8_t *buffer  # borrows; ACCESS_BUFFER_BYTES

@@ -9,6 +9,7 @@ from fastmesh._native.base.ring cimport ring_commit, ring_reserve, ring_t
 from fastmesh._native.proxy.access_t cimport (
     ACCESS_FIELD_MOST,
     ACCESS_FIELDS,
+    ACCESS_PADDING,
     ACCESS_TARGET,
     ACCESS_TARGET_MOST,
     access_record_t,
@@ -21,12 +22,23 @@ cdef inline uint32_t access_field_most(uint32_t field) noexcept nogil:
     return ACCESS_TARGET_MOST if field == ACCESS_TARGET else ACCESS_FIELD_MOST
 
 
+cdef inline uint32_t access_cut(const uint8_t *text, uint32_t most) noexcept nogil:
+    """Where to cut a text that is longer than ``most``: there, or up to three bytes before, so that no UTF-8 sequence is
+    halved."""
+    cdef uint32_t cut = most
+    while cut + 3 > most:
+        if text[cut] & 0xC0 != 0x80:
+            return cut
+        cut -= 1
+    return cut if text[cut] & 0xC0 != 0x80 else most
+
+
 cdef inline bint access_encode(ring_t *ring, const access_t *access) noexcept nogil:
     """Puts one record into the ring. False: the ring is full; the record is dropped and counted in ``ring.dropped``.
 
     Call ``ring_should_wake(ring)`` once at the end of a turn in which records were encoded."""
     cdef uint32_t field, length
-    cdef uint32_t size = sizeof(access_record_t)
+    cdef uint32_t size = sizeof(access_record_t) + ACCESS_PADDING
     cdef uint16_t lengths[ACCESS_FIELDS]
     cdef uint16_t truncated = 0
     cdef access_record_t *record
@@ -34,7 +46,7 @@ cdef inline bint access_encode(ring_t *ring, const access_t *access) noexcept no
     for field in range(ACCESS_FIELDS):
         length = access.fields[field].len
         if fm_unlikely(length > ACCESS_FIELD_MOST) and length > access_field_most(field):
-            length = access_field_most(field)
+            length = access_cut(access.fields[field].ptr, access_field_most(field))
             truncated |= <uint16_t> (1 << field)
         lengths[field] = <uint16_t> length
         size += length
