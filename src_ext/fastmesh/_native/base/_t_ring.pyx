@@ -22,14 +22,23 @@ from fastmesh._native.base.ring cimport (
     ring_state_t,
     ring_t,
 )
+from fastmesh._native.sys.poll cimport POLLIN, poll, pollfd
 
-cdef extern from "poll.h" nogil:
-    struct pollfd:
-        int fd
-        short events
-        short revents
-    int poll(pollfd *fds, unsigned long count, int timeout_ms)
-    enum: POLLIN
+
+cdef inline uint32_t numbered_length(uint64_t number) noexcept nogil:
+    return 8 + <uint32_t> (((number * 2654435761u) >> 7) % 57)
+
+
+cdef inline bint numbered(const uint8_t *record, uint32_t length, uint64_t number) noexcept nogil:
+    """Whether the record is the one that ``produce`` makes for this number."""
+    cdef uint32_t i
+    if length != numbered_length(number) or (<const uint64_t *> record)[0] != number:
+        return False
+    for i in range(8, length):
+        if record[i] != number & 0xFF:
+            return False
+    return True
+
 
 AWAKE = RING_AWAKE
 ASLEEP = RING_ASLEEP
@@ -43,6 +52,8 @@ cdef class Ring:
     cdef uint8_t *memory
 
     def __cinit__(self, uint64_t capacity):
+        self.ring = NULL
+        self.memory = NULL
         if posix_memalign(<void **> &self.ring, 64, sizeof(ring_t)):
             raise MemoryError
         if posix_memalign(<void **> &self.memory, 64, capacity if capacity else 8):
@@ -114,7 +125,7 @@ cdef class Ring:
         cdef uint8_t *place
         with nogil:
             while sent < count:
-                length = 8 + <uint32_t> ((sent * 2654435761u) >> 7) % 57
+                length = numbered_length(sent)
                 place = ring_reserve(self.ring, length)
                 if place == NULL:
                     full += 1
@@ -133,42 +144,32 @@ cdef class Ring:
         return wakes, full
 
     def consume(self, uint64_t count, int wake_fd, bint nap, int timeout_ms):
-        """Without the GIL: takes ``count`` records and checks each byte. Sleeps in poll when there is none. Returns
-        (records taken, wrong ones, sleeps, sleeps that ended by time-out although a record was there)."""
-        cdef uint64_t taken = 0, wrong = 0, sleeps = 0, lost = 0, ignored
-        cdef uint32_t length, i
+        """Without the GIL: takes ``count`` records and checks each byte. Sleeps in poll when there is none; with ``nap``, after a
+        nap of 1 ms. Returns (records taken, wrong ones, sleeps, whether a sleep timed out)."""
+        cdef uint64_t taken = 0, wrong = 0, sleeps = 0, ignored
+        cdef uint32_t length
+        cdef bint napping = nap, timed_out = False
         cdef const uint8_t *record
         cdef pollfd waited
-        cdef int ready
         waited.fd = wake_fd
         waited.events = POLLIN
         with nogil:
-            while taken < count:
+            while taken < count and not timed_out:
                 record = ring_peek(self.ring, &length)
-                if record == NULL:
-                    ring_announce(self.ring, RING_NAPPING if nap and sleeps & 1 else RING_ASLEEP)
-                    if ring_peek(self.ring, &length) != NULL:
-                        ring_announce(self.ring, RING_AWAKE)
-                        continue
-                    sleeps += 1
-                    waited.revents = 0
-                    ready = poll(&waited, 1, 1 if nap and not sleeps & 1 else timeout_ms)
-                    if ready > 0:
-                        read(wake_fd, &ignored, sizeof(ignored))
-                    elif not nap or sleeps & 1:
-                        lost += 1
-                        break
-                    ring_announce(self.ring, RING_AWAKE)
+                if record != NULL:
+                    wrong += not numbered(record, length, taken)
+                    ring_release(self.ring)
+                    taken += 1
+                    napping = nap
                     continue
-                if length != 8 + <uint32_t> ((taken * 2654435761u) >> 7) % 57:
-                    wrong += 1
-                elif (<const uint64_t *> record)[0] != taken:
-                    wrong += 1
-                else:
-                    for i in range(8, length):
-                        if record[i] != taken & 0xFF:
-                            wrong += 1
-                            break
-                ring_release(self.ring)
-                taken += 1
-        return taken, wrong, sleeps, lost
+                ring_announce(self.ring, RING_NAPPING if napping else RING_ASLEEP)
+                if ring_peek(self.ring, &length) == NULL:
+                    sleeps += not napping
+                    waited.revents = 0
+                    if poll(&waited, 1, 1 if napping else timeout_ms) > 0:
+                        read(wake_fd, &ignored, sizeof(ignored))
+                    elif not napping:
+                        timed_out = True
+                    napping = False
+                ring_announce(self.ring, RING_AWAKE)
+        return taken, wrong, sleeps, timed_out
