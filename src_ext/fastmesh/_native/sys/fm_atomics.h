@@ -10,6 +10,7 @@
     static inline void fm_store_relaxed_##N(T *p, T v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }           \
     static inline void fm_store_release_##N(T *p, T v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }           \
     static inline T fm_add_relaxed_##N(T *p, T v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }       \
+    static inline T fm_add_acq_rel_##N(T *p, T v) { return __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL); }       \
     static inline T fm_exchange_##N(T *p, T v) { return __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL); }         \
     static inline int fm_cas_##N(T *p, T expected, T v)                                                        \
     {                                                                                                          \
@@ -27,6 +28,9 @@ FM_ATOMIC_OPS(uint64_t, u64)
 static inline void *fm_load_acquire_ptr(void *const *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 static inline void *fm_load_relaxed_ptr(void *const *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 static inline void fm_store_release_ptr(void **p, void *v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+
+/* How many bits the value needs; v > 0. */
+static inline uint32_t fm_bit_width_u64(uint64_t v) { return 64 - (uint32_t)__builtin_clzll(v); }
 
 #define fm_likely(x) __builtin_expect(!!(x), 1)
 #define fm_unlikely(x) __builtin_expect(!!(x), 0)
