@@ -17,10 +17,10 @@ def _host_and_port(host: str, port: int) -> str:
 class Bind(Struct, frozen=True, order=True, gc=False):
     """One address to listen on.
 
-    `host` is a canonical IP address without brackets. An empty `host` (written `:8080`) has the family `inet6`
-    and means every address of both families: an IPv6 socket with IPV6_V6ONLY off, or 0.0.0.0 on a machine
-    without IPv6. `[::]:8080` is IPv6 only, so that it can stand beside `0.0.0.0:8080`. `port` 0 lets the kernel
-    choose. A `unix` bind has an absolute `path` and nothing else.
+    `host` is a canonical IP address without brackets. An empty `host` (written `:8080`) has the family
+    `inet6` and means every address of both families: an IPv6 socket with IPV6_V6ONLY off, or 0.0.0.0 on a
+    machine without IPv6. `[::]:8080` is IPv6 only, so that it can stand beside `0.0.0.0:8080`. `port` 0 lets
+    the kernel choose. A `unix` bind has an absolute `path` and nothing else.
     """
 
     family: BindFamily

@@ -1,8 +1,8 @@
 """A validated configuration: frozen data without I/O.
 
 Every default is filled in and every reference holds: a `Forward` names services that exist, hosts and header
-names are lower case, addresses are canonical. Durations are seconds, sizes bytes, shares fractions; `None` where
-`none` (no limit) was written. Equal configurations compare equal.
+names are lower case, addresses are canonical. Durations are seconds, sizes bytes, shares fractions; `None`
+where `none` (no limit) was written. Equal configurations compare equal.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ class Route(Struct, frozen=True):
     """Conditions that must all hold, and what to do. Empty `methods` and `hosts` match any.
 
     A prefix matches by whole path elements and ends in `/` only when it is `/` itself. `hosts` are lower-case
-    names without port, or `*.name`, which matches any depth below `name`. `headers` are (lower-case name, exact
-    value).
+    names without port, or `*.name`, which matches any depth below `name`. `headers` are (lower-case name,
+    exact value).
     """
 
     action: Forward | Redirect | Respond
@@ -219,9 +219,9 @@ class Secrets(Struct, frozen=True):
 class Config(Struct, frozen=True):
     """A whole configuration, in the file's order.
 
-    `workers` None means automatic. `timeouts` are those of `defaults`: what holds for a client connection before
-    its service is known (`header`, and `idle` between requests). `registry` is the folder as written in the
-    file.
+    `workers` None means automatic. `timeouts` are those of `defaults`: what holds for a client connection
+    before its service is known (`header`, and `idle` between requests). `registry` is the folder as written
+    in the file.
     """
 
     listeners: dict[str, Listener]

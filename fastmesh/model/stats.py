@@ -16,8 +16,8 @@ EndpointState = Literal["up", "down", "unhealthy", "draining"]
 class Histogram(Struct, frozen=True):
     """Bucket counts of durations in microseconds, as the native reader hands them out.
 
-    `counts` is an array of little-endian unsigned 64-bit counts; which bucket stands for which duration is said
-    by `layout` (`hdr`: HdrHistogram with 2 significant digits; `small`: about 1 KiB, log-linear).
+    `counts` is an array of little-endian unsigned 64-bit counts; which bucket stands for which duration is
+    said by `layout` (`hdr`: HdrHistogram with 2 significant digits; `small`: about 1 KiB, log-linear).
     """
 
     layout: HistogramLayout
