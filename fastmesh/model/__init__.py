@@ -1,0 +1,55 @@
+"""The vocabulary that all parts share: frozen data, no I/O."""
+
+from msgspec import UNSET
+
+from fastmesh.model.address import Address, Bind
+from fastmesh.model.config import (
+    AccessLog,
+    Admin,
+    Balance,
+    Config,
+    Drain,
+    Endpoint,
+    Forward,
+    Forwarded,
+    HashKey,
+    Health,
+    Limits,
+    Listener,
+    Log,
+    Redirect,
+    Respond,
+    Retries,
+    Route,
+    Secrets,
+    Service,
+    Timeouts,
+    Upstream,
+)
+
+__all__ = [
+    "UNSET",
+    "AccessLog",
+    "Address",
+    "Admin",
+    "Balance",
+    "Bind",
+    "Config",
+    "Drain",
+    "Endpoint",
+    "Forward",
+    "Forwarded",
+    "HashKey",
+    "Health",
+    "Limits",
+    "Listener",
+    "Log",
+    "Redirect",
+    "Respond",
+    "Retries",
+    "Route",
+    "Secrets",
+    "Service",
+    "Timeouts",
+    "Upstream",
+]

@@ -1,0 +1,238 @@
+"""A validated configuration: frozen data without I/O.
+
+Every default is filled in and every reference holds: a `Forward` names services that exist, hosts and header
+names are lower case, addresses are canonical. Durations are seconds, sizes bytes, shares fractions; `None`
+where `none` (no limit) was written. Equal configurations compare equal.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from fastmesh.model.address import Address, Bind
+
+Protocol = Literal["http", "tcp"]
+PathKind = Literal["prefix", "exact"]
+PolicyName = Literal["round_robin", "random", "least_request", "ring_hash", "maglev"]
+HashKeyKind = Literal["source_ip", "path", "header", "cookie", "query"]
+
+
+class Admin(Struct, frozen=True):
+    """The admin API: where it listens (None: off) and the token that a non-loopback POST needs."""
+
+    bind: str | None = "127.0.0.1:9400"
+    token: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Admin(bind={self.bind!r}, token={'***' if self.token else None!r})"
+
+
+class Drain(Struct, frozen=True):
+    """Seconds from the drain signal to the closing of listeners, and from there to a forced end."""
+
+    delay: float = 0.0
+    timeout: float = 30.0
+
+
+class AccessLog(Struct, frozen=True):
+    """Where access lines go (`stdout` or a path) and their form."""
+
+    to: str = "stdout"
+    format: Literal["json", "combined"] = "json"
+
+
+class Log(Struct, frozen=True):
+    """fastmesh's own log."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class Limits(Struct, frozen=True):
+    """What a client may send, sizes in bytes. `body` None: any; `connections` None: by RLIMIT_NOFILE."""
+
+    header_bytes: int = 32 * 1024
+    header_count: int = 100
+    target_bytes: int = 8 * 1024
+    method_bytes: int = 32
+    body: int | None = None
+    connections: int | None = None
+
+
+class Forwarded(Struct, frozen=True):
+    """Which of X-Forwarded-For, -Proto, -Host and X-Request-Id are set on the way to an endpoint."""
+
+    for_: bool = True
+    proto: bool = True
+    host: bool = True
+    request_id: bool = True
+
+
+class Forward(Struct, frozen=True):
+    """Send to a service, chosen among (name, weight) by random share.
+
+    `rewrite_prefix` replaces the matched prefix. `response_timeout` overrides the service's
+    `timeouts.response` (None: no limit); UNSET keeps the service's.
+    """
+
+    targets: tuple[tuple[str, int], ...]
+    rewrite_prefix: str | None = None
+    response_timeout: float | UnsetType | None = UNSET
+
+
+class Redirect(Struct, frozen=True):
+    """Answer with a Location. `to` is an absolute path or an http(s) URL; the request's query is kept."""
+
+    to: str
+    status: int = 308
+
+
+class Respond(Struct, frozen=True):
+    """Answer without an endpoint."""
+
+    status: int = 200
+    body: bytes = b""
+
+
+class Route(Struct, frozen=True):
+    """Conditions that must all hold, and what to do. Empty `methods` and `hosts` match any.
+
+    A prefix matches by whole path elements and ends in `/` only when it is `/` itself. `hosts` are lower-case
+    names without port, or `*.name`, which matches any depth below `name`. `headers` are (lower-case name,
+    exact value).
+    """
+
+    action: Forward | Redirect | Respond
+    path_kind: PathKind = "prefix"
+    path: str = "/"
+    methods: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Listener(Struct, frozen=True):
+    """One entry point. First matching route wins; one with `service:` has a single route that matches all.
+
+    `upgrade` are the lower-case tokens of the Upgrade header that may pass (HTTP only).
+    """
+
+    name: str
+    binds: tuple[Bind, ...]
+    protocol: Protocol = "http"
+    accept_proxy: bool = False
+    forwarded: Forwarded = Forwarded()
+    upgrade: tuple[str, ...] = ("websocket",)
+    routes: tuple[Route, ...] = ()
+
+
+class HashKey(Struct, frozen=True):
+    """Where a hash policy takes its key from; `name` is the header (lower case), cookie or query name."""
+
+    kind: HashKeyKind
+    name: str = ""
+
+
+class Balance(Struct, frozen=True):
+    """How an endpoint is picked. `key` is tried in order; `bounded_load` 1.25 is 125 % of the mean load.
+
+    `ring_size` is the number of points of a ring, `table_size` that of a maglev table (a prime).
+    """
+
+    policy: PolicyName = "least_request"
+    key: tuple[HashKey, ...] = ()
+    bounded_load: float | None = None
+    ring_size: int = 1024
+    table_size: int = 65537
+
+
+class Timeouts(Struct, frozen=True):
+    """Seconds; None switches one off. `idle_tcp` is `idle` for TCP relays and tunnels.
+
+    Both come from the one key `idle`; they differ only while it is not written at all.
+    """
+
+    connect: float | None = 1.0
+    response: float | None = 15.0
+    idle: float | None = 60.0
+    idle_tcp: float | None = 3600.0
+    header: float | None = 10.0
+    total: float | None = None
+
+
+class Retries(Struct, frozen=True):
+    """At most `attempts` retries after the first send, and at most the share `budget` of all requests."""
+
+    attempts: int = 2
+    budget: float | None = 0.2
+
+
+class Upstream(Struct, frozen=True):
+    """Idle connections kept to each endpoint (per worker), and seconds until they are closed."""
+
+    keepalive: int = 128
+    idle: float | None = 55.0
+    max_age: float | None = None
+
+
+class Health(Struct, frozen=True):
+    """Active checks by HTTP: healthy and unhealthy are checks in a row, the rest seconds."""
+
+    path: str = "/"
+    interval: float = 2.0
+    timeout: float = 1.0
+    healthy: int = 2
+    unhealthy: int = 3
+
+
+class Endpoint(Struct, frozen=True, gc=False):
+    """One place that a service can be reached at. Weight 0: gets no new requests."""
+
+    address: Address
+    weight: int = 1
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class Service(Struct, frozen=True):
+    """A set of endpoints and how to use them; `defaults` of the file are already merged in."""
+
+    name: str
+    endpoints: tuple[Endpoint, ...] = ()
+    balance: Balance = Balance()
+    timeouts: Timeouts = Timeouts()
+    retries: Retries = Retries()
+    upstream: Upstream = Upstream()
+    health: Health | None = None
+    send_proxy: Literal["v1", "v2"] | None = None
+
+
+class Secrets(Struct, frozen=True):
+    """Texts that came from `${file:…}` or are secret by their key; never shown, not even by repr."""
+
+    texts: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Secrets({len(self.texts)} masked)"
+
+
+class Config(Struct, frozen=True):
+    """A whole configuration, in the file's order.
+
+    `workers` None means automatic. `timeouts` are those of `defaults`: what holds for a client connection
+    before its service is known (`header`, and `idle` between requests). `registry` is the folder as written
+    in the file.
+    """
+
+    listeners: dict[str, Listener]
+    services: dict[str, Service]
+    admin: Admin = Admin()
+    workers: int | None = None
+    registry: str | None = None
+    trusted_proxies: tuple[str, ...] = ()
+    drain: Drain = Drain()
+    access_log: AccessLog | None = None
+    log: Log = Log()
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    secrets: Secrets = Secrets()

@@ -1,0 +1,92 @@
+"""What the data plane reports about itself: plain, frozen numbers, read at one moment.
+
+Counters only grow while the process lives, except where a field is called active, idle or in flight.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+HistogramLayout = Literal["hdr", "small"]
+EndpointState = Literal["up", "down", "unhealthy", "draining"]
+
+
+class Histogram(Struct, frozen=True):
+    """Bucket counts of durations in microseconds, as the native reader hands them out.
+
+    `counts` is an array of little-endian unsigned 64-bit counts; which bucket stands for which duration is
+    said by `layout` (`hdr`: HdrHistogram with 2 significant digits; `small`: about 1 KiB, log-linear).
+    """
+
+    layout: HistogramLayout
+    counts: bytes
+
+
+class PairStats(Struct, frozen=True):
+    """Requests that came in by `listener` and belonged to `service` ("": answered without one)."""
+
+    listener: str
+    service: str
+    codes: dict[int, int]
+    duration: Histogram
+
+
+class ServiceStats(Struct, frozen=True):
+    """How long the endpoints of one service took, from the request sent to the response's end."""
+
+    service: str
+    upstream_duration: Histogram
+
+
+class EndpointStats(Struct, frozen=True):
+    """One endpoint of one service, summed over the workers."""
+
+    service: str
+    address: str
+    state: EndpointState
+    weight: int
+    in_flight: int
+    connections_active: int
+    connections_idle: int
+    requests: int
+    failures: int
+    latency: Histogram
+
+
+class ListenerStats(Struct, frozen=True):
+    """Client connections and bytes of one listener; `binds` are the addresses as really bound."""
+
+    listener: str
+    binds: tuple[str, ...]
+    protocol: Literal["http", "tcp"]
+    connections_active: int
+    connections_total: int
+    bytes_received: int
+    bytes_sent: int
+
+
+class WorkerStats(Struct, frozen=True):
+    """One worker thread; `ledger` counts the living objects of each kind."""
+
+    index: int
+    connections: int
+    exchanges: int
+    turns: int
+    longest_turn_us: int
+    generation: int
+    ledger: dict[str, int]
+
+
+class Stats(Struct, frozen=True):
+    """Everything at one moment; `errors` counts by public error code, `generation` names the snapshot."""
+
+    pairs: tuple[PairStats, ...]
+    services: tuple[ServiceStats, ...]
+    endpoints: tuple[EndpointStats, ...]
+    listeners: tuple[ListenerStats, ...]
+    workers: tuple[WorkerStats, ...]
+    errors: dict[str, int]
+    access_lines_dropped: int
+    generation: int
