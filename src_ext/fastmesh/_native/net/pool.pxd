@@ -4,7 +4,7 @@ A pool belongs to one endpoint on one worker; the most recently used connection 
 grow old and close. A connection with bytes, a FIN or an error on it is never in the pool: the worker closes such
 idle connections before any pick of the same turn.
 """
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from fastmesh._native.base.errors cimport FM_E_CONNECT_REFUSED, FM_E_CONNECT_TIMEOUT, FM_E_NO_MEMORY, FM_E_OVERLOADED
 from fastmesh._native.base.limits cimport DOWN_FIRST_MS, DOWN_MAX_MS

@@ -125,9 +125,6 @@ ctypedef struct socket_t:
     conn_t *conn  # the registered descriptor; NULL once closed
     uint32_t connections
     uint8_t draining  # answers carry Connection: close
-    uint8_t family
-    uint8_t unix
-    address_t bound
     uint64_t identity  # given by the control thread
 
 ctypedef struct pair_stats_t:

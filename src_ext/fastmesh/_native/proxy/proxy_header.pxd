@@ -3,6 +3,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from fastmesh._native.base.slab cimport pend_append
+from fastmesh._native.net.address cimport conn_learn_local
 from fastmesh._native.net.worker_t cimport address_t, conn_t, worker_t
 from fastmesh._native.proto.proxyproto cimport pp_emit_v1, pp_emit_v2
 from fastmesh._native.proto.proxyproto_t cimport PP_INET, PP_INET6, PP_NONE, PP_V2_EMIT_MAX, pp_addr_t
@@ -17,6 +18,7 @@ cdef inline bint proxy_header_prepend(worker_t *w, conn_t *u, conn_t *client, ui
     cdef uint32_t length
     cdef const address_t *src = &client.peer_address
     cdef const address_t *dst = &client.local_address
+    conn_learn_local(client)
     memset(&address, 0, sizeof(address))
     address.family = PP_NONE
     if src.family == dst.family and src.family == 4:

@@ -19,7 +19,7 @@ from fastmesh._native.base.errors cimport (
 )
 from fastmesh._native.base.field_t cimport field_t, slice_t
 from fastmesh._native.base.hash cimport hash_xxh64, rng_next
-from fastmesh._native.base.limits cimport LEFTOVER_BYTES, READS_PER_EVENT, SCRATCH_BYTES, SCRATCH_HEADROOM
+from fastmesh._native.base.limits cimport OUT_BYTES, READS_PER_EVENT, SCRATCH_BYTES, SCRATCH_HEADROOM
 from fastmesh._native.base.slab cimport buf_del, pend_append, pend_clear, pend_len, pend_reserve
 from fastmesh._native.net.conn cimport IO_AGAIN, conn_ready, conn_recv, conn_timer
 from fastmesh._native.net.snap_t cimport (
@@ -95,7 +95,8 @@ from fastmesh._native.proxy.exchange cimport (
 )
 from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.proxy.targets cimport action_target
-from fastmesh._native.route.match cimport route_match, route_rewrite_prefix
+from fastmesh._native.route.match cimport route_match
+from fastmesh._native.route.rewrite cimport route_rewrite_prefix
 from fastmesh._native.route.route_t cimport route_query_t
 from fastmesh._native.sys.atomics cimport fm_likely, fm_unlikely
 from fastmesh._native.sys.os cimport MSG_NOSIGNAL
@@ -264,6 +265,7 @@ cdef inline int32_t request_emit(worker_t *w, conn_t *c, xchg_t *x, h1_req_t *re
     cdef h1_forward_t forward
     cdef listener_block_t *listener = x.listener
     cdef action_t *action = x.action
+    cdef slice_t prefix
     cdef uint32_t room
     cdef int32_t length
     forward.peer_ip = slice_of(&c.client_ip[0], c.client_ip_len)
@@ -285,8 +287,8 @@ cdef inline int32_t request_emit(worker_t *w, conn_t *c, xchg_t *x, h1_req_t *re
     if req.host.ptr == NULL:
         forward.host_override = slice_of(&x.endpoint.slot.name[0], x.endpoint.slot.name_len)
     if action.has_rewrite:
-        length = route_rewrite_prefix(req.path, action.prefix_len, slice_of(action.rewrite.ptr, action.rewrite.len),
-                                      w.out, req.path.len + action.rewrite.len + 2)
+        prefix = slice_of(action.rewrite.ptr, action.rewrite.len)
+        length = route_rewrite_prefix(&req.path, action.prefix_len, &prefix, w.out, OUT_BYTES)
         if length < 0:
             return -FM_E_HEADER_TOO_LARGE
         forward.path = slice_of(w.out, <uint32_t> length)
@@ -334,7 +336,7 @@ cdef inline int32_t request_route(worker_t *w, conn_t *c, xchg_t *x, const h1_re
     query.method = req.method
     query.host = req.host
     query.path = req.path
-    query.fields = req.fields
+    query.fields = &req.fields[0]
     query.nfields = req.nfields
     index = route_match(x.listener.routes, &query)
     if index < 0:

@@ -23,6 +23,8 @@ cdef extern from "fm_atomics.h" nogil:
     void *fm_load_acquire_ptr(void **p)
     void *fm_load_relaxed_ptr(void **p)
     void fm_store_release_ptr(void **p, void *v)
+    void *fm_exchange_ptr(void **p, void *v)
+    bint fm_cas_ptr(void **p, void *expected, void *v)
     uint32_t fm_bit_width_u64(uint64_t v)  # v > 0
     bint fm_likely(bint x)
     bint fm_unlikely(bint x)

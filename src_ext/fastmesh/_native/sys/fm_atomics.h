@@ -28,6 +28,11 @@ FM_ATOMIC_OPS(uint64_t, u64)
 static inline void *fm_load_acquire_ptr(void *const *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 static inline void *fm_load_relaxed_ptr(void *const *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 static inline void fm_store_release_ptr(void **p, void *v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+static inline void *fm_exchange_ptr(void **p, void *v) { return __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL); }
+static inline int fm_cas_ptr(void **p, void *expected, void *v)
+{
+    return __atomic_compare_exchange_n(p, &expected, v, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
 
 /* How many bits the value needs; v > 0. */
 static inline uint32_t fm_bit_width_u64(uint64_t v) { return 64 - (uint32_t)__builtin_clzll(v); }

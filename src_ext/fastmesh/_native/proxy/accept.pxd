@@ -1,0 +1,186 @@
+"""New clients: accept, the address of the peer, the PROXY protocol header, and the first state.
+
+Owner worker only.
+"""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from fastmesh._native.base.errors cimport (
+    FM_E_NO_MEMORY,
+    FM_E_PROXY_HEADER,
+    FM_E_TOO_MANY_CONNECTIONS,
+)
+from fastmesh._native.base.limits cimport ACCEPT_RETRY_MS, ACCEPTS_PER_EVENT, PROXY_HEADER_BYTES
+from fastmesh._native.base.slab cimport pend_len, pend_reserve
+from fastmesh._native.net.address cimport (
+    address_in_ranges,
+    address_of_sockaddr,
+    address_set_v6,
+    conn_set_peer_text,
+)
+from fastmesh._native.net.conn cimport (
+    IO_AGAIN,
+    conn_close,
+    conn_new,
+    conn_ready,
+    conn_recv,
+    conn_register,
+    conn_timer,
+)
+from fastmesh._native.net.snap_t cimport PROTOCOL_HTTP, listener_block_t
+from fastmesh._native.net.stats cimport listener_stats
+from fastmesh._native.net.worker_t cimport (
+    C_HEAD,
+    C_PROXY_HEADER,
+    CONN_CLIENT,
+    F_FRESH,
+    F_READABLE,
+    F_TRUSTED,
+    conn_t,
+    listener_stats_t,
+    socket_t,
+    worker_t,
+)
+from fastmesh._native.proto.proxyproto cimport pp_parse
+from fastmesh._native.proto.proxyproto_t cimport PP_INET, PP_INET6, pp_addr_t
+from fastmesh._native.proxy.answer cimport client_close, client_refuse
+from fastmesh._native.proxy.relay cimport relay_begin
+from fastmesh._native.sys.atomics cimport fm_add_relaxed_u64, fm_bump_u64, fm_unlikely
+from fastmesh._native.sys.os cimport (
+    EAGAIN,
+    ECONNABORTED,
+    EINTR,
+    EPROTO,
+    SOCK_CLOEXEC,
+    SOCK_NONBLOCK,
+    accept4,
+    close,
+    errno,
+    sockaddr,
+    sockaddr_storage,
+    socklen_t,
+)
+
+
+cdef inline void client_set_trust(conn_t *c, const listener_block_t *block) noexcept nogil:
+    if address_in_ranges(&c.peer_address, block.trusted, block.trusted_count):
+        c.flags |= F_TRUSTED
+    else:
+        c.flags &= <unsigned short> ~F_TRUSTED
+
+
+cdef inline void client_start(worker_t *w, conn_t *c) noexcept nogil:
+    """The peer is known: HTTP waits for a head, TCP connects at once (the server may speak first)."""
+    if c.socket.block.protocol == PROTOCOL_HTTP:
+        c.state = C_HEAD
+        if c.flags & F_READABLE or pend_len(&c.input):
+            conn_ready(w, c)
+    else:
+        relay_begin(w, c)
+
+
+cdef inline void client_read_proxy_header(worker_t *w, conn_t *c) noexcept nogil:
+    """Waits for the whole PROXY header of a trusted peer; what follows it stays in ``input``."""
+    cdef pp_addr_t told
+    cdef int64_t n
+    cdef int32_t parsed
+    while c.flags & F_READABLE:
+        if not pend_reserve(&w.bufs, &c.input, PROXY_HEADER_BYTES):
+            client_refuse(w, c, FM_E_NO_MEMORY)
+            return
+        n = conn_recv(c, c.input.data + c.input.end, c.input.capacity - c.input.end)
+        if n == IO_AGAIN:
+            return
+        if n <= 0:
+            client_close(w, c)
+            return
+        c.input.end += <uint32_t> n
+        parsed = pp_parse(c.input.data + c.input.start, pend_len(&c.input), &told)
+        if parsed < 0:
+            if c.socket.block.protocol == PROTOCOL_HTTP:
+                client_refuse(w, c, FM_E_PROXY_HEADER)
+            else:
+                fm_bump_u64(&w.errors[<uint32_t> FM_E_PROXY_HEADER], 1)
+                client_close(w, c)
+            return
+        if parsed == 0:
+            continue
+        c.input.start += <uint32_t> parsed
+        if told.family == PP_INET:
+            c.peer_address.family = 4
+            memcpy(c.peer_address.ip, told.src, 4)
+            c.peer_address.port = told.src_port
+            c.local_address.family = 4
+            memcpy(c.local_address.ip, told.dst, 4)
+            c.local_address.port = told.dst_port
+        elif told.family == PP_INET6:
+            address_set_v6(&c.peer_address, told.src, told.src_port)
+            address_set_v6(&c.local_address, told.dst, told.dst_port)
+        conn_set_peer_text(c)
+        client_set_trust(c, c.socket.block)
+        client_start(w, c)
+        return
+
+
+cdef inline void client_new(worker_t *w, socket_t *s, int32_t fd, const sockaddr_storage *peer) noexcept nogil:
+    """A connection was accepted: its record, its first state, its registration."""
+    cdef listener_block_t *block = s.block
+    cdef listener_stats_t *stats = listener_stats(w, s.listener_index)
+    cdef conn_t *c = conn_new(w, fd, CONN_CLIENT, C_HEAD)
+    cdef bint too_many
+    if c == NULL or stats == NULL:
+        if c != NULL:
+            conn_close(w, c)
+        else:
+            close(fd)
+        return
+    c.socket = s
+    s.connections += 1
+    fm_bump_u64(&stats.connections_active, 1)
+    fm_bump_u64(&stats.connections_total, 1)
+    too_many = fm_add_relaxed_u64(&w.shared.connections, 1) >= w.shared.connection_limit
+    c.flags |= F_FRESH
+    address_of_sockaddr(&c.peer_address, peer)
+    conn_set_peer_text(c)
+    client_set_trust(c, block)
+    if not conn_register(w, c, 0):
+        client_close(w, c)
+        return
+    if fm_unlikely(too_many):
+        if block.protocol == PROTOCOL_HTTP:
+            client_refuse(w, c, FM_E_TOO_MANY_CONNECTIONS)
+        else:
+            fm_bump_u64(&w.errors[<uint32_t> FM_E_TOO_MANY_CONNECTIONS], 1)
+            client_close(w, c)
+        return
+    conn_timer(w, c, block.header_ms)
+    if block.accept_proxy and c.flags & F_TRUSTED:
+        c.state = C_PROXY_HEADER
+    elif block.protocol != PROTOCOL_HTTP:
+        relay_begin(w, c)
+
+
+cdef inline void listener_accept(worker_t *w, conn_t *listener) noexcept nogil:
+    """Accepts what waits, within the budget."""
+    cdef sockaddr_storage peer
+    cdef socklen_t length
+    cdef uint32_t budget = ACCEPTS_PER_EVENT
+    cdef int fd
+    while listener.flags & F_READABLE:
+        if budget == 0:
+            conn_ready(w, listener)
+            return
+        length = sizeof(sockaddr_storage)
+        fd = accept4(listener.fd, <sockaddr *> &peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC)
+        if fd >= 0:
+            budget -= 1
+            if length < sizeof(unsigned short):
+                memset(&peer, 0, sizeof(peer))
+            client_new(w, listener.socket, fd, &peer)
+        elif errno == EAGAIN:
+            listener.flags &= <unsigned short> ~F_READABLE
+        elif errno != EINTR and errno != ECONNABORTED and errno != EPROTO:
+            # No descriptor or no memory left: the queue keeps its place, we look again soon. No spinning.
+            fm_bump_u64(&w.errors[<uint32_t> FM_E_TOO_MANY_CONNECTIONS], 1)
+            conn_timer(w, listener, ACCEPT_RETRY_MS)
+            return

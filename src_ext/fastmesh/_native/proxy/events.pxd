@@ -1,0 +1,193 @@
+"""What a connection does when something happens to it: by its kind and state. Owner worker only."""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from fastmesh._native.base.errors cimport (
+    FM_E_BODY_TIMEOUT,
+    FM_E_CLIENT_ABORTED,
+    FM_E_CONNECT_TIMEOUT,
+    FM_E_HEADER_TIMEOUT,
+    FM_E_UPSTREAM_TIMEOUT,
+)
+from fastmesh._native.base.limits cimport LINGER_BYTES, SCRATCH_BYTES
+from fastmesh._native.base.slab cimport pend_len
+from fastmesh._native.net.conn cimport IO_AGAIN, IO_FAILED, conn_flush, conn_ready, conn_recv, conn_timer
+from fastmesh._native.net.pool cimport upstream_close
+from fastmesh._native.net.worker_t cimport (
+    C_EXCHANGE,
+    C_HEAD,
+    C_LINGER,
+    C_PROXY_HEADER,
+    CONN_CLIENT,
+    CONN_CLOSED,
+    CONN_LISTENER,
+    CONN_RELAY,
+    CONN_UPSTREAM,
+    F_CLOSE_AFTER_FLUSH,
+    F_ERROR,
+    F_HEAD_BEGUN,
+    F_LINGER_AFTER_FLUSH,
+    F_READABLE,
+    R_CONNECTING,
+    U_CONNECTING,
+    U_IDLE,
+    conn_t,
+    worker_t,
+)
+from fastmesh._native.proxy.accept cimport client_read_proxy_header, listener_accept
+from fastmesh._native.proxy.answer cimport (
+    client_close,
+    client_linger,
+    client_refuse,
+    client_reset,
+    exchange_abort,
+    exchange_client_timer,
+    exchange_fail,
+)
+from fastmesh._native.proxy.attempt cimport attempt_failed
+from fastmesh._native.proxy.exchange_t cimport xchg_t
+from fastmesh._native.proxy.relay cimport relay_attempt, relay_end, relay_event, relay_retry
+from fastmesh._native.proxy.request cimport client_read_body, client_read_head
+from fastmesh._native.proxy.response cimport upstream_event
+from fastmesh._native.sys.atomics cimport fm_bump_u64
+
+
+cdef inline void client_drain_linger(worker_t *w, conn_t *c) noexcept nogil:
+    """Our FIN is sent: reads and drops until the peer's, within a bound."""
+    cdef int64_t n
+    if pend_len(&c.out):
+        return
+    while c.flags & F_READABLE:
+        n = conn_recv(c, w.scratch, SCRATCH_BYTES)
+        if n == IO_AGAIN:
+            return
+        c.passed += <uint64_t> (n if n > 0 else 0)
+        if n <= 0 or c.passed > LINGER_BYTES:
+            client_close(w, c)
+            return
+
+
+cdef inline bint client_flush(worker_t *w, conn_t *c) noexcept nogil:
+    """Sends what waits for the client and lets the other side go on. False: the connection is gone."""
+    cdef xchg_t *x = <xchg_t *> c.exchange
+    cdef int32_t flushed
+    cdef uint32_t before = pend_len(&c.out)
+    if before == 0:
+        return True
+    flushed = conn_flush(w, c)
+    if flushed == IO_FAILED:
+        if x != NULL:
+            exchange_abort(w, x, FM_E_CLIENT_ABORTED)
+        else:
+            client_reset(w, c)
+        return False
+    if flushed == 0:
+        if pend_len(&c.out) < before:  # the client reads, if slowly
+            if x != NULL:
+                exchange_client_timer(w, x)
+            else:
+                conn_timer(w, c, c.socket.block.client_idle_ms)
+        return True
+    if c.flags & F_CLOSE_AFTER_FLUSH and not c.flags & F_READABLE and pend_len(&c.input) == 0:
+        client_close(w, c)
+        return False
+    if c.flags & (F_CLOSE_AFTER_FLUSH | F_LINGER_AFTER_FLUSH):
+        c.flags &= <unsigned short> ~(F_CLOSE_AFTER_FLUSH | F_LINGER_AFTER_FLUSH)
+        client_linger(w, c)
+        return False
+    if x != NULL:
+        exchange_client_timer(w, x)
+        if x.up != NULL and x.up.flags & F_READABLE:
+            conn_ready(w, x.up)
+    return True
+
+
+cdef inline void client_event(worker_t *w, conn_t *c, bint writable) noexcept nogil:
+    cdef xchg_t *x
+    if c.state == CONN_CLOSED or (c.out.data != NULL and not client_flush(w, c)):
+        return
+    x = <xchg_t *> c.exchange
+    if c.state == C_HEAD:
+        if c.out.data == NULL:  # a client that does not read its answers gets no further ones
+            client_read_head(w, c)
+    elif c.state == C_EXCHANGE:
+        if c.flags & F_ERROR:
+            exchange_abort(w, x, FM_E_CLIENT_ABORTED)  # RST: the endpoint need not go on
+        elif not x.request_complete:
+            client_read_body(w, c)
+    elif c.state == C_LINGER:
+        if c.flags & F_ERROR:
+            client_close(w, c)
+        else:
+            client_drain_linger(w, c)
+    elif c.state == C_PROXY_HEADER:
+        client_read_proxy_header(w, c)
+
+
+cdef inline void conn_event(worker_t *w, conn_t *c, bint writable) noexcept nogil:
+    """An edge was reported (its flags are set), or it is the connection's turn on the ready list."""
+    if c.kind == CONN_UPSTREAM:
+        upstream_event(w, c, writable)
+    elif c.kind == CONN_CLIENT:
+        client_event(w, c, writable)
+    elif c.kind == CONN_RELAY:
+        relay_event(w, c, writable)
+    elif c.kind == CONN_LISTENER:
+        listener_accept(w, c)
+
+
+# ---------------------------------------------------------------- time-outs
+
+cdef inline void client_timeout(worker_t *w, conn_t *c) noexcept nogil:
+    cdef xchg_t *x = <xchg_t *> c.exchange
+    if c.state == C_EXCHANGE:
+        if x.deadline_ms and w.now_ms >= x.deadline_ms:
+            exchange_fail(w, x, FM_E_UPSTREAM_TIMEOUT)
+        elif pend_len(&c.out):
+            exchange_abort(w, x, FM_E_CLIENT_ABORTED)  # it does not read
+        elif not x.request_complete:
+            exchange_fail(w, x, FM_E_BODY_TIMEOUT)
+    elif c.state == C_HEAD and c.flags & F_HEAD_BEGUN:
+        client_refuse(w, c, FM_E_HEADER_TIMEOUT)
+    elif pend_len(&c.out):
+        client_reset(w, c)
+    else:
+        client_close(w, c)
+
+
+cdef inline void upstream_timeout(worker_t *w, conn_t *u) noexcept nogil:
+    cdef xchg_t *x = <xchg_t *> u.exchange
+    if u.state == U_IDLE or x == NULL:
+        upstream_close(w, u)
+    elif u.state == U_CONNECTING:
+        attempt_failed(w, x, FM_E_CONNECT_TIMEOUT)
+    else:
+        fm_bump_u64(&u.endpoint.failures, 1)
+        exchange_fail(w, x, FM_E_UPSTREAM_TIMEOUT)
+
+
+cdef inline void relay_timeout(worker_t *w, conn_t *c) noexcept nogil:
+    cdef xchg_t *x = <xchg_t *> c.exchange
+    if x == NULL:
+        return
+    if c.state == R_CONNECTING:
+        if relay_retry(w, x, FM_E_CONNECT_TIMEOUT):
+            relay_attempt(w, x)
+    elif x.up != NULL and x.up.state == R_CONNECTING:
+        return  # the time for heads of the accept; the connect has its own
+    else:
+        relay_end(w, x, 0)
+
+
+cdef inline void conn_timeout(worker_t *w, conn_t *c) noexcept nogil:
+    """The connection's timer has fired."""
+    if c.state == CONN_CLOSED:
+        return
+    if c.kind == CONN_UPSTREAM:
+        upstream_timeout(w, c)
+    elif c.kind == CONN_CLIENT:
+        client_timeout(w, c)
+    elif c.kind == CONN_RELAY:
+        relay_timeout(w, c)
+    elif c.kind == CONN_LISTENER:
+        c.flags |= F_READABLE
+        listener_accept(w, c)
