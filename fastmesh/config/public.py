@@ -40,8 +40,8 @@ def as_public_dict(config: Config) -> dict[str, Any]:
         else {"to": config.access_log.to, "format": config.access_log.format},
         "log": {"level": config.log.level, "format": config.log.format},
         "limits": _limits(config.limits),
-        "listeners": {name: _listener(listener) for name, listener in config.listeners.items()},
-        "services": {name: _service(service) for name, service in config.services.items()},
+        "listeners": {name: listener_dict(listener) for name, listener in config.listeners.items()},
+        "services": {name: service_dict(service) for name, service in config.services.items()},
     }
     if config.secrets.texts:
         secrets = sorted((text.casefold() for text in config.secrets.texts), key=len, reverse=True)
@@ -82,7 +82,8 @@ def _limits(limits: Limits) -> dict[str, Any]:
     }
 
 
-def _listener(listener: Listener) -> dict[str, Any]:
+def listener_dict(listener: Listener) -> dict[str, Any]:
+    """One entry of `listeners`, not masked."""
     public: dict[str, Any] = {
         "bind": [bind.text for bind in listener.binds],
         "protocol": listener.protocol,
@@ -101,11 +102,12 @@ def _listener(listener: Listener) -> dict[str, Any]:
         "request_id": forwarded.request_id,
     }
     public["upgrade"] = list(listener.upgrade)
-    public["routes"] = [_route(route) for route in listener.routes]
+    public["routes"] = [route_dict(route) for route in listener.routes]
     return public
 
 
-def _route(route: Route) -> dict[str, Any]:
+def route_dict(route: Route) -> dict[str, Any]:
+    """One entry of `routes`, not masked."""
     public: dict[str, Any] = {
         "path": route.path if route.path_kind == "prefix" else {route.path_kind: route.path}
     }
@@ -133,7 +135,8 @@ def _targets(action: Forward) -> Any:
     return action.targets[0][0] if len(action.targets) == 1 else dict(action.targets)
 
 
-def _service(service: Service) -> dict[str, Any]:
+def service_dict(service: Service) -> dict[str, Any]:
+    """One entry of `services`, not masked."""
     return {
         "endpoints": [
             {

@@ -1,0 +1,5 @@
+"""Finding the addresses of endpoints."""
+
+from fastmesh.discovery.resolver import Resolver, names_of
+
+__all__ = ["Resolver", "names_of"]
