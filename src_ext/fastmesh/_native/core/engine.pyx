@@ -23,6 +23,7 @@ from fastmesh._native.core.access_writer cimport (
 from fastmesh._native.core.access_writer_t cimport ACCESS_BUFFER_BYTES, access_writer_t
 from fastmesh._native.core.blocks cimport listener_free, listener_new, service_free, service_new
 from fastmesh._native.core.mailbox cimport (
+    COMMAND_CLOSE_GONE,
     COMMAND_CLOSE_IDLE,
     COMMAND_CLOSE_SOCKET,
     COMMAND_FLAG_SHARED,
@@ -150,6 +151,10 @@ cdef class Engine:
         """Before ``run_access_writer`` starts. Reopening: ``dup2`` the new file onto ``fd``."""
         access_writer_init(&self.writer, self.rings, self.worker_count, self.shared.access_event_fd, fd,
                            ACCESS_COMBINED if style == "combined" else ACCESS_JSON, self.writer_buffer)
+
+    def set_access_format(self, str style):
+        """``json`` or ``combined``, while the writer runs: lines change within a moment."""
+        fm_store_relaxed_u32(&self.writer.style, ACCESS_COMBINED if style == "combined" else ACCESS_JSON)
 
     def enable_access_log(self, bint on):
         fm_store_relaxed_u32(&self.shared.access_on, on)
@@ -384,6 +389,12 @@ cdef class Engine:
         cdef uint32_t i
         for i in range(self.worker_count):
             self._post(i, COMMAND_CLOSE_IDLE, -1, 0, 0, 0)
+
+    def close_gone(self):
+        """After slots were marked draining and their snapshot has gone: idle connections to them close."""
+        cdef uint32_t i
+        for i in range(self.worker_count):
+            self._post(i, COMMAND_CLOSE_GONE, -1, 0, 0, 0)
 
     def commands_done(self):
         cdef uint32_t i

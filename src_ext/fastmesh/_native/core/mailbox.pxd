@@ -7,8 +7,8 @@ from libc.stdlib cimport calloc, free
 
 from fastmesh._native.base.errors cimport FM_E_DRAINING
 from fastmesh._native.base.slab cimport pend_len
-from fastmesh._native.net.conn cimport conn_close, conn_new, conn_ready, conn_register
-from fastmesh._native.net.pool cimport upstream_close
+from fastmesh._native.net.conn cimport conn_close, conn_new, conn_register
+from fastmesh._native.net.pool cimport pool_close_all, upstream_close
 from fastmesh._native.net.snap_t cimport block_drop, block_take, listener_block_t
 from fastmesh._native.net.worker_t cimport (
     C_HEAD,
@@ -20,15 +20,17 @@ from fastmesh._native.net.worker_t cimport (
     CONN_MAILBOX,
     CONN_RELAY,
     CONN_UPSTREAM,
-    F_CLIENT_SIDE,
     F_READABLE,
+    TABLE_LEAF,
+    TABLE_ROOT,
     command_t,
     conn_t,
+    endpoint_t,
     socket_t,
     worker_t,
 )
 from fastmesh._native.proxy.accept cimport listener_accept
-from fastmesh._native.proxy.answer cimport client_close, client_reset, exchange_abort
+from fastmesh._native.proxy.answer cimport client_close, exchange_abort
 from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.proxy.relay cimport relay_end
 from fastmesh._native.sys.atomics cimport (
@@ -36,6 +38,7 @@ from fastmesh._native.sys.atomics cimport (
     fm_exchange_ptr,
     fm_load_acquire_ptr,
     fm_load_relaxed_ptr,
+    fm_load_relaxed_u64,
     fm_store_release_u64,
 )
 from fastmesh._native.sys.os cimport EPOLL_CTL_DEL, EPOLLEXCLUSIVE, epoll_ctl
@@ -45,6 +48,7 @@ cdef enum command_kind_t:
     COMMAND_MOVE_SOCKET = 2  # the socket `identity` belongs to another listener from now on
     COMMAND_CLOSE_SOCKET = 3  # take what waits, then stop watching it; its descriptor stays the control thread's
     COMMAND_CLOSE_IDLE = 4  # close clients between two requests
+    COMMAND_CLOSE_GONE = 5  # close idle connections to endpoints that are in no configuration any more
 
 cdef enum: COMMAND_FLAG_SHARED = 1  # one descriptor that all workers watch
 cdef enum: LAST_ACCEPTS = 128  # rounds of the accept budget before a socket is closed
@@ -168,6 +172,18 @@ cdef inline void close_idle_clients(worker_t *w) noexcept nogil:
                 client_close(w, c)
 
 
+cdef inline void close_gone_endpoints(worker_t *w) noexcept nogil:
+    cdef uint32_t i, j
+    cdef endpoint_t *ep
+    for i in range(TABLE_ROOT):
+        if w.endpoints.leaves[i] == NULL:
+            continue
+        for j in range(TABLE_LEAF):
+            ep = <endpoint_t *> w.endpoints.leaves[i][j]
+            if ep != NULL and ep.idle_first != NULL and (fm_load_relaxed_u64(&ep.slot.health) >> 33) & 1:
+                pool_close_all(w, ep)
+
+
 cdef inline void close_for_stop(worker_t *w, conn_t *c) noexcept nogil:
     """The worker ends: whatever the connection is doing stops."""
     cdef xchg_t *x = <xchg_t *> c.exchange
@@ -197,6 +213,8 @@ cdef inline void mailbox_do(worker_t *w, const command_t *command) noexcept nogi
         socket_close(w, command)
     elif command.kind == COMMAND_CLOSE_IDLE:
         close_idle_clients(w)
+    elif command.kind == COMMAND_CLOSE_GONE:
+        close_gone_endpoints(w)
 
 
 cdef inline void mailbox_run(worker_t *w) noexcept nogil:

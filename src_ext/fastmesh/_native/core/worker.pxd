@@ -21,7 +21,7 @@ from fastmesh._native.core.access_writer cimport access_writer_wake
 from fastmesh._native.core.mailbox cimport close_for_stop, mailbox_run, sockets_free, sockets_sweep
 from fastmesh._native.lb.lb cimport lb_adopt, lb_state_free
 from fastmesh._native.net.conn cimport conn_free_deferred, conn_new, conn_of, conn_register
-from fastmesh._native.net.pool cimport pool_close_all, upstream_close
+from fastmesh._native.net.pool cimport upstream_close
 from fastmesh._native.net.snap_t cimport block_drop, block_take, listener_block_t, service_t, snap_t
 from fastmesh._native.net.splice cimport pipes_close, pipes_init
 from fastmesh._native.net.worker_t cimport (
@@ -38,7 +38,6 @@ from fastmesh._native.net.worker_t cimport (
     TABLE_ROOT,
     U_IDLE,
     conn_t,
-    endpoint_t,
     service_stats_t,
     shared_t,
     socket_t,
@@ -52,7 +51,6 @@ from fastmesh._native.sys.atomics cimport (
     fm_likely,
     fm_load_acquire_ptr,
     fm_load_acquire_u32,
-    fm_load_relaxed_u64,
     fm_store_relaxed_u64,
     fm_store_release_u64,
     fm_unlikely,
@@ -138,19 +136,6 @@ cdef inline void adopt_services(worker_t *w, snap_t *snap) noexcept nogil:
             stats.adopted = service
 
 
-cdef inline void adopt_endpoints(worker_t *w) noexcept nogil:
-    """Idle connections to endpoints that have gone are closed at once."""
-    cdef uint32_t i, j
-    cdef endpoint_t *ep
-    for i in range(TABLE_ROOT):
-        if w.endpoints.leaves[i] == NULL:
-            continue
-        for j in range(TABLE_LEAF):
-            ep = <endpoint_t *> w.endpoints.leaves[i][j]
-            if ep != NULL and ep.idle_first != NULL and (fm_load_relaxed_u64(&ep.slot.health) >> 33) & 1:
-                pool_close_all(w, ep)
-
-
 cdef inline void worker_adopt(worker_t *w) noexcept nogil:
     """Between two turns: the newest snapshot, whole. Generations in between are skipped, and freed all the same."""
     cdef snap_t *snap = <snap_t *> fm_load_acquire_ptr(<void **> &w.published)
@@ -158,7 +143,6 @@ cdef inline void worker_adopt(worker_t *w) noexcept nogil:
         return
     adopt_sockets(w, snap)
     adopt_services(w, snap)
-    adopt_endpoints(w)
     sockets_sweep(w)
     w.snap = snap
     fm_store_release_u64(&w.adopted_generation, snap.generation)

@@ -1,0 +1,161 @@
+"""From the model to the plain values that native blocks are built from (see ``core/blocks.pyx``). No I/O, no state.
+
+Times become whole milliseconds, where 0 means no limit and anything above it at least 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from ipaddress import ip_network
+from typing import Any
+
+from msgspec import UNSET
+
+from fastmesh.model import (
+    Address,
+    Config,
+    Forward,
+    Listener,
+    Redirect,
+    Respond,
+    Route,
+    Service,
+)
+
+Spec = dict[str, Any]
+Endpoints = tuple[tuple[Address, int], ...]
+
+UNSET_MS = 0xFFFFFFFF
+_LONGEST_MS = 0x7FFFFFFF
+_POLICIES = {"round_robin": 0, "random": 1, "least_request": 2, "ring_hash": 3, "maglev": 4}
+_KEY_KINDS = {"source_ip": 0, "path": 1, "header": 2, "cookie": 3, "query": 4}
+_PROTOCOLS = {"http": 0, "tcp": 1}
+_FORWARD, _REDIRECT, _RESPOND = 0, 1, 2
+_FORWARDED_FOR, _FORWARDED_PROTO, _FORWARDED_HOST, _FORWARDED_REQUEST_ID = 1, 2, 4, 8
+
+
+def milliseconds(seconds: float | None) -> int:
+    """0 for None."""
+    if seconds is None:
+        return 0
+    return max(1, min(round(seconds * 1000), _LONGEST_MS))
+
+
+def resolve_endpoints(service: Service, resolved: Mapping[str, tuple[Address, ...]]) -> Endpoints:
+    """(address, weight) of each endpoint, names replaced by all their addresses. An address that is reached twice is one
+    endpoint with the sum of the weights."""
+    weights: dict[Address, int] = {}
+    for endpoint in service.endpoints:
+        address = endpoint.address
+        addresses = resolved.get(address.text, ()) if address.kind == "name" else (address,)
+        for one in addresses:
+            weights[one] = weights.get(one, 0) + endpoint.weight
+    return tuple(weights.items())
+
+
+def service_spec(service: Service, index: int, slots: list[tuple[int, int]]) -> Spec:
+    """``slots``: (slot index, weight) of each endpoint."""
+    balance = service.balance
+    timeouts = service.timeouts
+    bounded = balance.bounded_load
+    return {
+        "index": index,
+        "name": service.name.encode(),
+        "policy": _POLICIES[balance.policy],
+        "ring_size": balance.ring_size,
+        "table_size": balance.table_size,
+        "bounded_load": 0 if bounded is None else round(bounded * 1000),
+        "keys": [(_KEY_KINDS[key.kind], key.name.encode()) for key in balance.key] or [(_KEY_KINDS["source_ip"], b"")],
+        "endpoints": slots,
+        "connect_ms": milliseconds(timeouts.connect),
+        "response_ms": milliseconds(timeouts.response),
+        "idle_ms": milliseconds(timeouts.idle),
+        "tunnel_idle_ms": milliseconds(timeouts.idle_tcp),
+        "total_ms": milliseconds(timeouts.total),
+        "pool_idle_ms": milliseconds(service.upstream.idle),
+        "keepalive": service.upstream.keepalive,
+        "send_proxy": {None: 0, "v1": 1, "v2": 2}[service.send_proxy],
+    }
+
+
+def _action_spec(route: Route, service_index: Callable[[str], int], pair_index: Callable[[str], int]) -> Spec:
+    spec: Spec = {
+        "kind": _FORWARD,
+        "status": 0,
+        "response_ms": UNSET_MS,
+        "prefix_len": len(route.path.rstrip("/").encode()),
+        "rewrite": None,
+        "location": b"",
+        "body": b"",
+        "targets": [],
+    }
+    action = route.action
+    if isinstance(action, Forward):
+        spec["targets"] = [(service_index(name), pair_index(name), weight) for name, weight in action.targets]
+        if action.rewrite_prefix is not None:
+            spec["rewrite"] = action.rewrite_prefix.encode()
+        if action.response_timeout is not UNSET:
+            spec["response_ms"] = milliseconds(action.response_timeout)
+    elif isinstance(action, Redirect):
+        spec.update(kind=_REDIRECT, status=action.status, location=action.to.encode())
+    elif isinstance(action, Respond):
+        spec.update(kind=_RESPOND, status=action.status, body=action.body)
+    return spec
+
+
+def _trusted(ranges: tuple[str, ...]) -> list[tuple[bytes, int]]:
+    packed = []
+    for text in ranges:
+        network = ip_network(text)
+        if network.version == 4:
+            packed.append((b"\0" * 10 + b"\xff\xff" + network.network_address.packed, network.prefixlen + 96))
+        else:
+            packed.append((network.network_address.packed, network.prefixlen))
+    return packed
+
+
+def _route_tuple(route: Route, action: int) -> tuple[Any, ...]:
+    return (
+        0 if route.path_kind == "prefix" else 1,
+        route.path.encode(),
+        tuple(method.encode() for method in route.methods),
+        tuple(host.encode() for host in route.hosts),
+        tuple((name.encode(), value.encode()) for name, value in route.headers),
+        action,
+    )
+
+
+def listener_spec(
+    listener: Listener,
+    config: Config,
+    index: int,
+    service_index: Callable[[str], int],
+    pair_index: Callable[[str], int],
+) -> Spec:
+    """``pair_index`` numbers the statistics of (this listener, service); "" is what the proxy answers itself."""
+    limits = config.limits
+    forwarded = listener.forwarded
+    return {
+        "index": index,
+        "name": listener.name.encode(),
+        "protocol": _PROTOCOLS[listener.protocol],
+        "accept_proxy": listener.accept_proxy,
+        "forwarded": (
+            _FORWARDED_FOR * forwarded.for_
+            + _FORWARDED_PROTO * forwarded.proto
+            + _FORWARDED_HOST * forwarded.host
+            + _FORWARDED_REQUEST_ID * forwarded.request_id
+        ),
+        "upgrade_websocket": "websocket" in listener.upgrade,
+        "own_pair_index": pair_index(""),
+        "header_ms": milliseconds(config.timeouts.header),
+        "client_idle_ms": milliseconds(config.timeouts.idle),
+        "body_limit": limits.body or 0,
+        "header_bytes": limits.header_bytes,
+        "header_count": limits.header_count,
+        "target_bytes": limits.target_bytes,
+        "method_bytes": limits.method_bytes,
+        "trusted": _trusted(config.trusted_proxies),
+        "routes": [_route_tuple(route, number) for number, route in enumerate(listener.routes)],
+        "actions": [_action_spec(route, service_index, pair_index) for route in listener.routes],
+    }

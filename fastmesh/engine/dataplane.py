@@ -1,0 +1,312 @@
+"""The data plane as the supervisor sees it: apply a configuration, start, look, drain, stop."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from msgspec import Struct
+
+from fastmesh._native.core.engine import Block, Engine
+from fastmesh.engine.compile import Endpoints, Spec, listener_spec, resolve_endpoints, service_spec
+from fastmesh.engine.numbering import Numbers, SlotKey, Slots, pack_address
+from fastmesh.engine.reading import Reader, View
+from fastmesh.engine.sockets import Listening, open_listening
+from fastmesh.errors import StartError
+from fastmesh.model import Address, Config, Forward, Listener, Service
+from fastmesh.model.stats import Stats
+from fastmesh.registry.diff import changes as changes_between
+
+ADOPTION_PATIENCE = 5.0  # seconds; a worker's turn takes milliseconds
+THREAD_STACK_BYTES = 256 * 1024
+
+
+class ApplyResult(Struct, frozen=True):
+    """What `DataPlane.apply` did; ``changes`` and ``warnings`` are sentences for people."""
+
+    changed: bool
+    changes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    generation: int
+
+
+class _Built(Struct, frozen=True):
+    """A block and what it was built from: the same input keeps the same block."""
+
+    block: Block
+    source: object
+
+
+class DataPlane:
+    """Workers and their configuration. `apply` may be called from any one thread at a time; `stats` and `busy` from any."""
+
+    def __init__(self, *, workers: int, connection_limit: int) -> None:
+        self._engine = Engine(workers, connection_limit)
+        self._workers = workers
+        self._threads: list[threading.Thread] = []
+        self._writer: threading.Thread | None = None
+        self._access_fd = -1
+        self._config: Config | None = None
+        self._endpoints: dict[str, Endpoints] = {}
+        self._service_numbers: Numbers[str] = Numbers()
+        self._listener_numbers: Numbers[str] = Numbers()
+        self._pair_numbers: Numbers[tuple[str, str]] = Numbers()
+        self._slots = Slots()
+        self._services: dict[str, _Built] = {}
+        self._listeners: dict[str, _Built] = {}
+        self._listening: dict[str, Listening] = {}  # by the text of the bind
+        self._reader = Reader(self._engine)
+        self._running = False
+        self._ledger: dict[str, int] = {}
+
+    # ------------------------------------------------------------ configuration
+
+    def apply(self, config: Config, resolved: Mapping[str, tuple[Address, ...]]) -> ApplyResult:
+        """Puts a configuration in force. The first call binds the listeners.
+
+        Raises StartError when an address cannot be bound; what was in force stays so."""
+        self._recycle()
+        endpoints = {name: resolve_endpoints(service, resolved) for name, service in config.services.items()}
+        if self._config == config and endpoints == self._endpoints:
+            return ApplyResult(False, (), (), self._engine.generation)
+        opened = self._open_missing(config)
+        changes = changes_between(self._config, config) if self._config is not None else ()
+        if not changes and self._config is not None:
+            changes = tuple(
+                f"service {name}: its endpoints resolve to other addresses"
+                for name in endpoints
+                if endpoints[name] != self._endpoints.get(name)
+            )
+        generation = self._publish(config, endpoints)
+        self._wait(lambda: self._engine.adopted() >= generation)
+        self._retire_slots(endpoints, generation)
+        self._listening.update(opened)
+        self._settle_sockets(config, opened)
+        self._config = config
+        self._endpoints = endpoints
+        self._reader.view = self._make_view(config, endpoints)
+        return ApplyResult(True, tuple(changes), (), generation)
+
+    def _recycle(self) -> None:
+        """What nobody uses any more is freed, and its numbers can be given again."""
+        if self._engine.reap() == 0:
+            for numbers in (self._service_numbers, self._listener_numbers, self._pair_numbers):
+                numbers.recycle()
+        self._slots.recycle(self._engine.slot_is_free)
+
+    def _open_missing(self, config: Config) -> dict[str, Listening]:
+        opened: dict[str, Listening] = {}
+        try:
+            for listener in config.listeners.values():
+                for bind in listener.binds:
+                    if bind.text not in self._listening:
+                        opened[bind.text] = open_listening(listener.name, bind, self._workers)
+        except StartError:
+            for listening in opened.values():
+                listening.close()
+            raise
+        return opened
+
+    def _publish(self, config: Config, endpoints: dict[str, Endpoints]) -> int:
+        self._service_numbers.keep_only(config.services)
+        self._listener_numbers.keep_only(config.listeners)
+        self._pair_numbers.keep_only(
+            {(listener.name, name) for listener in config.listeners.values() for name in _services_of(listener)}
+        )
+        self._services = {
+            name: self._service_block(service, endpoints[name]) for name, service in config.services.items()
+        }
+        self._listeners = {
+            name: self._listener_block(listener, config) for name, listener in config.listeners.items()
+        }
+        services: list[Block | None] = [None] * self._service_numbers.size
+        for name, built in self._services.items():
+            services[self._service_numbers.of[name]] = built.block
+        listeners: list[Block | None] = [None] * self._listener_numbers.size
+        for name, built in self._listeners.items():
+            listeners[self._listener_numbers.of[name]] = built.block
+        return self._engine.publish(listeners, services)
+
+    def _number(self, numbers: Numbers[str], name: str, rebase: Callable[[str, int], None]) -> int:
+        number, fresh = numbers.give(name)
+        if fresh:
+            rebase(name, number)
+        return number
+
+    def _service_block(self, service: Service, endpoints: Endpoints) -> _Built:
+        index = self._number(self._service_numbers, service.name, self._reader.rebase_service)
+        source = (index, service, endpoints)
+        built = self._services.get(service.name)
+        if built is not None and built.source == source:
+            return built
+        slots = [(self._slot(service.name, index, address), weight) for address, weight in endpoints]
+        return _Built(self._engine.build_service(service_spec(service, index, slots)), source)
+
+    def _slot(self, service: str, service_index: int, address: Address) -> int:
+        text = address.text
+        slot, fresh = self._slots.give((service, text))
+        if fresh:
+            self._engine.slot_define(slot.index, slot.generation, service_index, pack_address(address), text.encode())
+        return slot.index
+
+    def _listener_block(self, listener: Listener, config: Config) -> _Built:
+        index = self._number(self._listener_numbers, listener.name, self._reader.rebase_listener)
+
+        def pair_index(service: str) -> int:
+            number, fresh = self._pair_numbers.give((listener.name, service))
+            if fresh:
+                self._reader.rebase_pair((listener.name, service), number)
+            return number
+
+        spec: Spec = listener_spec(listener, config, index, self._service_numbers.of.__getitem__, pair_index)
+        built = self._listeners.get(listener.name)
+        if built is not None and built.source == spec:
+            return built
+        return _Built(self._engine.build_listener(spec), spec)
+
+    def _retire_slots(self, endpoints: dict[str, Endpoints], generation: int) -> None:
+        """After adoption: no new request can be sent to these, and their idle connections close."""
+        keys: set[SlotKey] = {(name, address.text) for name, found in endpoints.items() for address, _ in found}
+        gone = self._slots.absent(keys)
+        for key in gone:
+            self._engine.slot_mark(self._slots.retire(key, generation), draining=True)
+        if gone:
+            self._engine.close_gone()
+
+    def _settle_sockets(self, config: Config, opened: dict[str, Listening]) -> None:
+        """Workers watch the new sockets, know whose each one is, and let go of those that no listener has."""
+        wanted: set[str] = set()
+        for listener in config.listeners.values():
+            index = self._listener_numbers.of[listener.name]
+            for bind in listener.binds:
+                wanted.add(bind.text)
+                listening = self._listening[bind.text]
+                for worker in range(self._workers):
+                    if bind.text in opened:
+                        fd = listening.fd_for(worker)
+                        self._engine.open_socket(worker, fd, index, listening.identity, listening.shared)
+                    else:
+                        self._engine.move_socket(worker, index, listening.identity)
+        self._close_sockets([text for text in self._listening if text not in wanted])
+
+    def _close_sockets(self, texts: list[str]) -> None:
+        for text in texts:
+            for worker in range(self._workers):
+                self._engine.close_socket(worker, self._listening[text].identity)
+        if texts:
+            self._wait(lambda: self._engine.commands_done() >= self._engine.commands_posted)
+        for text in texts:
+            self._listening.pop(text).close()
+
+    def _wait(self, reached: Callable[[], bool]) -> None:
+        """Until the workers have done something that takes them a turn; at once when they do not run."""
+        deadline = time.monotonic() + ADOPTION_PATIENCE
+        while self._running and not reached() and time.monotonic() < deadline:
+            time.sleep(0.0005)
+
+    # ------------------------------------------------------------ threads
+
+    def start(self) -> None:
+        """Starts the workers. They are joined by `stop`."""
+        self._running = True
+        before = threading.stack_size(THREAD_STACK_BYTES)
+        try:
+            for index in range(self._workers):
+                thread = threading.Thread(target=self._engine.run_worker, args=(index,), name=f"worker-{index}")
+                thread.start()
+                self._threads.append(thread)
+        finally:
+            threading.stack_size(before)
+        generation = self._engine.generation
+        self._wait(lambda: self._engine.adopted() >= generation)
+
+    def set_access_log(self, fd: int | None, format: str) -> None:
+        """Access lines go to ``fd`` from now on (None: nowhere). Called again with a reopened file, or another format."""
+        if fd is None:
+            self._engine.enable_access_log(False)
+            return
+        if self._writer is None:
+            self._access_fd = os.dup(fd)
+            self._engine.set_access_log(self._access_fd, format)
+            self._writer = threading.Thread(target=self._engine.run_access_writer, name="access-log")
+            self._writer.start()
+        else:
+            os.dup2(fd, self._access_fd, inheritable=False)
+            self._engine.set_access_format(format)
+        self._engine.enable_access_log(True)
+
+    def stop(self) -> None:
+        """Closes everything, joins the threads and frees the memory. `ledger` can still be read."""
+        self._engine.stop()
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+        if self._writer is not None:
+            self._engine.stop_access_writer()
+            self._writer.join()
+            self._writer = None
+            os.close(self._access_fd)
+        self._running = False
+        for listening in self._listening.values():
+            listening.close()
+        self._listening.clear()
+        self._ledger = self._engine.ledger()
+        self._engine.close()
+
+    def ledger(self) -> Mapping[str, int]:
+        """Living native objects by kind; after `stop` each is 0, or something leaked."""
+        return self._engine.ledger() if self._running else dict(self._ledger)
+
+    # ------------------------------------------------------------ drain
+
+    def begin_drain(self) -> None:
+        """From now on each answer carries ``Connection: close``."""
+        self._engine.begin_drain()
+
+    def close_listeners(self) -> None:
+        """Takes the clients that wait in the queues, then stops listening."""
+        self._close_sockets(list(self._listening))
+
+    def busy(self) -> int:
+        """Exchanges, tunnels and TCP relays in progress."""
+        return self._engine.busy()
+
+    def close_idle(self) -> None:
+        """Closes client connections between two requests."""
+        self._engine.close_idle()
+        self._wait(lambda: self._engine.commands_done() >= self._engine.commands_posted)
+
+    # ------------------------------------------------------------ looking
+
+    def stats(self) -> Stats:
+        """Everything that is counted, now; never stops a worker."""
+        return self._reader.stats()
+
+    def _make_view(self, config: Config, endpoints: dict[str, Endpoints]) -> View:
+        return View(
+            services=dict(self._service_numbers.of),
+            listeners=dict(self._listener_numbers.of),
+            pairs=dict(self._pair_numbers.of),
+            endpoints=tuple(
+                (name, address.text, self._slots.of[name, address.text].index, weight)
+                for name, found in endpoints.items()
+                for address, weight in found
+            ),
+            binds={
+                listener.name: tuple(self._listening[bind.text].bound_text() for bind in listener.binds)
+                for listener in config.listeners.values()
+            },
+            protocols={listener.name: listener.protocol for listener in config.listeners.values()},
+            workers=self._workers,
+        )
+
+
+def _services_of(listener: Listener) -> set[str]:
+    """The services that a listener's routes name, and "" for what the proxy answers itself."""
+    names = {""}
+    for route in listener.routes:
+        if isinstance(route.action, Forward):
+            names.update(name for name, _ in route.action.targets)
+    return names

@@ -1,0 +1,151 @@
+"""Listening sockets. The supervisor's process owns them; workers only watch them.
+
+The first socket of an address is bound without SO_REUSEPORT, so that a port in use is seen; then the option is set and one
+more socket per worker joins it, each with a queue of its own. A Unix listener is one socket that all workers watch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from itertools import count
+from pathlib import Path
+
+from fastmesh.errors import StartError
+from fastmesh.model import Bind
+
+BACKLOG = 4096  # the kernel caps it by net.core.somaxconn
+
+_identities = count(1)
+
+
+class Listening:
+    """The sockets of one bind: one a worker, or one for all (``shared``)."""
+
+    def __init__(self, bind: Bind, sockets: list[socket.socket], shared: bool) -> None:
+        self.bind = bind
+        self.sockets = sockets
+        self.shared = shared
+        self.identity = next(_identities)
+
+    def fd_for(self, worker: int) -> int:
+        return self.sockets[0 if self.shared else worker].fileno()
+
+    def bound_text(self) -> str:
+        """The address as really bound: a port 0 shows what the kernel chose."""
+        if self.bind.family == "unix":
+            return self.bind.text
+        port = self.sockets[0].getsockname()[1]
+        return Bind(self.bind.family, self.bind.host, port).text
+
+    def close(self) -> None:
+        for sock in self.sockets:
+            sock.close()
+        if self.bind.family == "unix":
+            with contextlib.suppress(FileNotFoundError):
+                Path(self.bind.path).unlink()
+
+
+def open_listening(listener: str, bind: Bind, workers: int) -> Listening:
+    """Binds and listens; raises StartError that says what is in the way and what to do."""
+    try:
+        if bind.family == "unix":
+            return Listening(bind, [_open_unix(bind.path)], True)
+        return Listening(bind, _open_tcp(bind, workers), False)
+    except OSError as error:
+        raise StartError(f"listener {listener}: {_explain(bind, error)}") from error
+
+
+def _open_tcp(bind: Bind, workers: int) -> list[socket.socket]:
+    family = socket.AF_INET if bind.family == "inet" else socket.AF_INET6
+    host = bind.host
+    if bind.dual_stack and not _has_ipv6():
+        family, host = socket.AF_INET, "0.0.0.0"
+    sockets: list[socket.socket] = []
+    port = bind.port
+    try:
+        for _ in range(workers):
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if bind.dual_stack else 1)
+            # Accepted sockets inherit it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if len(sockets) > 1:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind((host, port))
+            if len(sockets) == 1:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                port = sock.getsockname()[1]
+        for sock in sockets:
+            sock.listen(BACKLOG)
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
+    except OSError:
+        return False
+    return True
+
+
+def _open_unix(path: str) -> socket.socket:
+    """A socket file that nobody listens on any more is replaced; anything else in its place is left alone."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                Path(path).unlink()
+            finally:
+                probe.close()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.bind(path)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _explain(bind: Bind, error: OSError) -> str:
+    where = bind.text
+    if error.errno == errno.EADDRINUSE:
+        if bind.family == "unix":
+            return f"{where} is in use: another process listens there; stop it, or choose another path"
+        return (
+            f"{where} is in use: another process listens there "
+            f"(`ss -ltnp 'sport = :{bind.port}'` shows which); stop it, or choose another port"
+        )
+    if error.errno == errno.EACCES:
+        if bind.family == "unix":
+            return f"{where}: no permission to create it; choose a folder that this user may write to"
+        return (
+            f"{where}: ports below {_first_free_port()} need a privilege; choose a higher port, or give "
+            "CAP_NET_BIND_SERVICE"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{where}: this machine does not have that address; `ip addr` lists those it has"
+    if error.errno == errno.ENOENT:
+        return f"{where}: the folder does not exist; create it, or choose another path"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{where}: no file descriptor left; raise the limit (`ulimit -n`)"
+    return f"{where}: {error.strerror}"
+
+
+def _first_free_port() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    except (OSError, ValueError):
+        return 1024
