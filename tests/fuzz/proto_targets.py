@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import h11
 import httptools
+
 from fastmesh._native.proto import _t_proto as proto
 
 LIMITS = (600, 12, 120, 20)  # small ones, so that short inputs reach them
@@ -106,7 +107,9 @@ def judge_emitted(head: bytes, request: dict[str, object]) -> None:
     assert (method, target) == (reread["method"], reread["target"])
     assert fields == [(name.lower(), value) for name, value, _ in reread["fields"]]
     other = _Llhttp()
-    known = head if method in {b"GET", b"POST", b"PUT", b"OPTIONS", b"HEAD"} else b"POST" + head[len(method) :]
+    known = (
+        head if method in {b"GET", b"POST", b"PUT", b"OPTIONS", b"HEAD"} else b"POST" + head[len(method) :]
+    )
     with contextlib.suppress(httptools.HttpParserUpgrade):
         httptools.HttpRequestParser(other).feed_data(known)
     assert (other.url, other.fields) == (target, fields), head

@@ -18,11 +18,14 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "fuzz")]
 
 WORDS = (
-    b"\r\n", b"\r", b"\n", b"\0", b" ", b"\t", b":", b",", b";", b"\r\n ", b"\r\n\r\n", b"\x7f", b"\x80", b"\xff",
+    b"\r\n", b"\r", b"\n", b"\0", b" ", b"\t", b":", b",", b";", b"\r\n ", b"\r\n\r\n", b"\x7f", b"\x80",
+    b"\xff",
     b"Host: b\r\n", b"Content-Length: 5\r\n", b"Content-Length: 05\r\n", b"Transfer-Encoding: chunked\r\n",
     b"Connection: close, X-A\r\n", b"X-A: b\r\n", b"Upgrade: websocket\r\n", b"Expect: 100-continue\r\n",
-    b"X-Forwarded-For: 9.9.9.9\r\n", b"HTTP/1.1", b"HTTP/1.0", b"http://", b"chunked", b"0\r\n", b"ffffffffffffffff",
-    b'"', b"\\", b"?", b"#", b"%41", b"[::1]", b"18446744073709551616", b"A: b\r\n" * 13, b"x" * 130, b"x" * 700,
+    b"X-Forwarded-For: 9.9.9.9\r\n", b"HTTP/1.1", b"HTTP/1.0", b"http://", b"chunked", b"0\r\n",
+    b"ffffffffffffffff",
+    b'"', b"\\", b"?", b"#", b"%41", b"[::1]", b"18446744073709551616", b"A: b\r\n" * 13, b"x" * 130,
+    b"x" * 700,
 )  # fmt: skip
 
 
