@@ -15,7 +15,7 @@ from fastmesh._native.proto.h1_find cimport h1_cookie, h1_find_field, h1_forward
 from fastmesh._native.proto.h1_parse cimport h1_parse_request
 from fastmesh._native.proto.h1_response cimport h1_parse_response
 from fastmesh._native.proto.h1_t cimport (
-    H1_BODY_CHUNKED, H1_BODY_LENGTH, H1_BODY_NONE, H1_F_DROP, h1_forward_t, h1_limits_t, h1_own_t, h1_reply_t,
+    H1_F_DROP, h1_forward_t, h1_limits_t, h1_own_t, h1_reply_t,
     h1_req_t, h1_resp_t,
 )
 from fastmesh._native.proto.proxyproto cimport pp_emit_v1, pp_emit_v2, pp_parse
@@ -411,7 +411,7 @@ def time_request(bytes data not None, uint32_t rounds, bint emit=False):
     cdef h1_forward_t fwd
     cdef h1_req_t req
     cdef uint8_t out[65536]
-    cdef uint32_t scan = 0, i, size = <uint32_t>len(data)
+    cdef uint32_t scan = 0, _i, size = <uint32_t>len(data)
     cdef int64_t sum = 0
     cdef const uint8_t *p = <const uint8_t *><const char *>data
     cdef uint64_t start
@@ -423,7 +423,7 @@ def time_request(bytes data not None, uint32_t rounds, bint emit=False):
     })
     with nogil:
         start = _now()
-        for i in range(rounds):
+        for _i in range(rounds):
             scan = 0
             sum += h1_parse_request(p, size, &scan, &lim, &req)
             if emit:
@@ -437,7 +437,7 @@ def time_response(bytes data not None, uint32_t rounds, bint emit=False):
     cdef h1_reply_t reply
     cdef h1_resp_t resp
     cdef uint8_t out[65536]
-    cdef uint32_t scan = 0, i, size = <uint32_t>len(data)
+    cdef uint32_t scan = 0, _i, size = <uint32_t>len(data)
     cdef int64_t sum = 0
     cdef const uint8_t *p = <const uint8_t *><const char *>data
     cdef uint64_t start
@@ -448,7 +448,7 @@ def time_response(bytes data not None, uint32_t rounds, bint emit=False):
     reply.body = resp.body
     with nogil:
         start = _now()
-        for i in range(rounds):
+        for _i in range(rounds):
             scan = 0
             sum += h1_parse_response(p, size, &scan, &lim, 0, &resp)
             if emit:

@@ -56,7 +56,7 @@ cdef inline int _size_byte(chunk_t *c, uint8_t byte) noexcept nogil:
 
 
 cdef inline int _extension_state(uint8_t state, uint8_t byte) noexcept nogil:
-    """The state after one byte of an extension (RFC 9112 7.1.1), or -1. Blanks are borne around `;` and `=` only."""
+    """The state after one byte of an extension (RFC 9112 7.1.1), or -1. Blanks are borne behind `;` and `=` only."""
     cdef bint token = fm_class[byte] & FM_C_TOKEN
     cdef bint blank = byte == c" " or byte == c"\t"
     if state == CHUNK_S_EXT_QUOTED or state == CHUNK_S_EXT_ESCAPE:

@@ -24,7 +24,7 @@ from fastmesh._native.proto.h1_head cimport (
 )
 from fastmesh._native.proto.h1_response cimport h1_parse_response
 from fastmesh._native.proto.h1_t cimport (
-    H1_ABSOLUTE_FORM, H1_BODY_CHUNKED, H1_BODY_LENGTH, H1_BODY_NONE, H1_F_DROP, H1_H_CONNECTION,
+    H1_ABSOLUTE_FORM, H1_BODY_CHUNKED, H1_BODY_LENGTH, H1_BODY_NONE, H1_F_DROP, H1_F_RESPACE, H1_H_CONNECTION,
     H1_H_CONTENT_LENGTH, H1_H_EXPECT, H1_H_HOST, H1_H_HTTP2_SETTINGS, H1_H_KEEP_ALIVE, H1_H_MAX_FORWARDS,
     H1_H_PROXY_CONNECTION, H1_H_TE, H1_H_TRAILER, H1_H_TRANSFER_ENCODING, H1_H_UPGRADE, H1_M_CONNECT, H1_M_DELETE,
     H1_M_GET, H1_M_HEAD, H1_M_OPTIONS, H1_M_PUT, H1_M_TRACE, H1_MAX_FIELDS, H1_UPGRADE_WEBSOCKET, h1_limits_t,
@@ -170,7 +170,7 @@ cdef inline int _request_field(h1_req_t *out, field_t *field) noexcept nogil:
         return _request_coding(out, field)
     elif field.id == H1_H_EXPECT:
         if out.minor == 0:
-            field.flags = H1_F_DROP  # RFC 9110 10.1.1
+            field.flags |= H1_F_DROP  # RFC 9110 10.1.1
             out.drops = 1
         elif again or field.value_len != 12 or not fm_equal_nocase(field.value, b"100-continue", 12):
             return -FM_E_EXPECTATION_FAILED
@@ -182,7 +182,7 @@ cdef inline int _request_field(h1_req_t *out, field_t *field) noexcept nogil:
     elif field.id == H1_H_CONNECTION or field.id == H1_H_KEEP_ALIVE or field.id == H1_H_PROXY_CONNECTION \
             or field.id == H1_H_TE or field.id == H1_H_TRAILER or field.id == H1_H_UPGRADE \
             or field.id == H1_H_HTTP2_SETTINGS:
-        field.flags = H1_F_DROP
+        field.flags |= H1_F_DROP
         out.drops = 1
     return 0
 
@@ -227,12 +227,14 @@ cdef inline int32_t _request_fields(
         if p[0] != c"\r" or p[1] != c"\n":
             return -FM_E_BAD_REQUEST
         value_end = p
+        field.flags = 0
         while value_end > value and ((value_end - 1)[0] == c" " or (value_end - 1)[0] == c"\t"):
             value_end -= 1
+            field.flags = H1_F_RESPACE  # some parsers take it for a part of the value
+            out.drops = 1
         p += 2
         field.value = value
         field.value_len = <uint32_t>(value_end - value)
-        field.flags = 0
         field.id = <uint8_t>fm_name_id(field.name, field.name_len)
         if field.id:
             rc = _request_field(out, field)

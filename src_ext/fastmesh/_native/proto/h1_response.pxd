@@ -121,7 +121,6 @@ cdef inline int32_t _response_fields(
 ) noexcept nogil:
     """Reads field lines up to and with the blank line; bytes from `buf` to there, 0, or -1."""
     cdef uint32_t n = 0, most = limits.header_count if limits.header_count < H1_MAX_FIELDS else H1_MAX_FIELDS
-    cdef const uint8_t *value_end
     cdef bint wrong = False
     cdef field_t *field
     while True:

@@ -73,7 +73,7 @@ cdef enum:
 cdef enum:
     H1_F_DROP = 1  # hop-by-hop, or named in Connection: never forwarded
     H1_F_FOLDED = 2  # response: the value spans lines; written out with spaces instead of the line ends
-    H1_F_RESPACE = 4  # response: white space stood before the colon; written out without it
+    H1_F_RESPACE = 4  # white space stood before the colon (response) or behind the value (request): written without it
 
 # Known fields (field_t.id; `seen` of a message has bit `1 << id`).
 cdef enum:
@@ -132,7 +132,7 @@ ctypedef struct h1_req_t:
     uint8_t te_trailers  # the client accepts trailers
     uint8_t is_head
     uint8_t is_idempotent  # RFC 9110 9.2.2: GET HEAD OPTIONS PUT DELETE TRACE
-    uint8_t drops  # some field has H1_F_DROP
+    uint8_t drops  # some field has a flag: the fields cannot be copied as they stand
     uint8_t has_length  # a Content-Length came with it (`Content-Length: 0` gives H1_BODY_NONE)
     uint8_t respell_framing  # Content-Length with leading zeros, Transfer-Encoding not in lower case: write our own
     uint8_t bare_query  # absolute-form `http://h?q`: `target` starts with `?` and needs a `/` before it

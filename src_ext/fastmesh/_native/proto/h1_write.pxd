@@ -43,14 +43,26 @@ cdef inline uint8_t *h1_put_chunked(uint8_t *p) noexcept nogil:
 
 
 cdef inline uint8_t *_put_mended(uint8_t *p, const field_t *field) noexcept nogil:
-    """A field line with the irregular white space taken out (RFC 9112 5.1, 5.2)."""
+    """A field line with the irregular white space taken out: none before the colon, one space for each fold and the
+    white space around it (RFC 9112 5.1, 5.2)."""
     cdef uint32_t i
     cdef uint8_t c
+    cdef bint folding = False
     p = h1_put(h1_put(p, field.name, field.name_len), b": ", 2)
     for i in range(field.value_len):
         c = field.value[i]
-        p[i] = c" " if c == c"\r" or c == c"\n" else c
-    return h1_put(p + field.value_len, b"\r\n", 2)
+        if c == c"\r" or c == c"\n":
+            folding = True
+            while (p - 1)[0] == c" " or (p - 1)[0] == c"\t":
+                p -= 1
+        elif not folding or (c != c" " and c != c"\t"):
+            if folding:
+                p[0] = c" "
+                p += 1
+                folding = False
+            p[0] = c
+            p += 1
+    return h1_put(p, b"\r\n", 2)
 
 
 cdef inline uint8_t *h1_put_fields(
