@@ -144,7 +144,8 @@ class ReferenceBlock:
         shares = {i: self.weights[i] / self.total for i in order}
         size = min(max(ring_size, 32 * len(order)), 2**20)
         smallest = min(shares.values())
-        scale = min(math.ceil(smallest * size) / smallest, 2**20)
+        lightest = 2 ** math.ceil(math.log2(math.ceil(smallest * size)))
+        scale = min(lightest / smallest, 2**20)
         points: list[tuple[int, int]] = []
         target = 0.0
         for i in order:
@@ -290,11 +291,12 @@ class ReferenceState:
         else:
             return self.last_resort(block, ask, self.rng.next())
         load = block.world.in_flight[block.members[first]]
-        if load == 0:
+        if load == 0 or block.n == 1:
             return first
         for _ in range(DRAWS):
-            second = self.sample(block)
-            if second != first and block.fresh(second, ask, self.rng):
+            second = self.rng.below(block.n - 1)
+            second += second >= first
+            if block.weights[second] and block.fresh(second, ask, self.rng):
                 other = block.world.in_flight[block.members[second]]
                 better = (other + 1) * block.weights[first] < (load + 1) * block.weights[second]
                 return second if better else first

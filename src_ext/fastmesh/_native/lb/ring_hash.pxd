@@ -1,10 +1,14 @@
-"""Policy ``ring_hash``: consistent hashing on a ring of points, the same ring as Envoy's and gRPC's.
+"""Policy ``ring_hash``: consistent hashing on a ring of points, made like Envoy's and gRPC's.
 
-Point ``j`` of an endpoint is XXH64 of ``<name>_<j>``. The lightest endpoint has a whole number of points,
-``ceil(share * ring_size)``; the others have theirs by weight, running sums rounded up in the order of names. So
-the ring has ``ring_size`` points or more. A key belongs to the first point that is not below it, the lowest point
-after the highest. ``ring_size`` is raised to ``LB_POINTS_EACH`` points an endpoint, and points are limited to
-``LB_RING_MAX``. A look-up goes by an index over the top bits, two buckets a point, then a compare or two.
+Point ``j`` of an endpoint is XXH64 of ``<name>_<j>``. The lightest endpoint has ``share * ring_size`` points,
+rounded up to a power of two; the others have theirs by weight, running sums rounded up in the order of names. So
+the ring has ``ring_size`` points or more, and because of the power of two an endpoint mostly keeps its number of
+points when others come and go, which leaves their keys where they are. The ring equals one of Envoy's whose
+``minimum_ring_size`` is the number of points. A key belongs to the first point that is not below it, the lowest
+point after the highest.
+
+``ring_size`` is raised to ``LB_POINTS_EACH`` points an endpoint, and points are limited to ``LB_RING_MAX``. A
+look-up goes by an index over the top bits, two buckets a point, then a compare or two.
 """
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.math cimport ceil
@@ -103,7 +107,7 @@ cdef inline bint _lay_out_ring(lb_t *lb, const lb_point_t *points, uint32_t coun
 
 cdef inline bint lb_build_ring(lb_t *lb, uint32_t ring_size) noexcept nogil:
     """Fills the ring; False when memory is short. Needs a total weight above 0."""
-    cdef uint32_t count, k
+    cdef uint32_t count, k, lightest = 1
     cdef double size, smallest = 1.0, scale
     cdef lb_named_t *named = lb_by_name(lb, &count)
     cdef lb_point_t *points
@@ -115,7 +119,9 @@ cdef inline bint lb_build_ring(lb_t *lb, uint32_t ring_size) noexcept nogil:
     size = min(max(size, <double>LB_POINTS_EACH * count), <double>LB_RING_MAX)
     for k in range(count):
         smallest = min(smallest, named[k].share)
-    scale = min(ceil(smallest * size) / smallest, <double>LB_RING_MAX)
+    while lightest < ceil(smallest * size):
+        lightest *= 2
+    scale = min(<double>lightest / smallest, <double>LB_RING_MAX)
     capacity = <uint32_t>ceil(scale) + 1
     points = <lb_point_t *>malloc(2 * <size_t>capacity * sizeof(lb_point_t))
     if points != NULL:
