@@ -24,10 +24,15 @@ from typing import Any
 
 KEYS = 3000
 SHAPES = {"equal": [1, 1, 1, 1, 1], "weighted": [5, 1, 3, 1, 2]}
-POLICIES: dict[str, dict[str, Any]] = {
-    "ring_hash": {"lb_policy": "RING_HASH", "ring_hash_lb_config": {"minimum_ring_size": 1024}},
-    "maglev": {"lb_policy": "MAGLEV"},
-}
+# A ring of 1,024 points with the points of the lightest endpoint rounded up to a power of two, as fastmesh does.
+RING_SIZES = {"equal": 5 * 256, "weighted": 12 * 128}
+POLICIES = ("ring_hash", "maglev")
+
+
+def settings(policy: str, shape: str) -> dict[str, Any]:
+    if policy == "maglev":
+        return {"lb_policy": "MAGLEV"}
+    return {"lb_policy": "RING_HASH", "ring_hash_lb_config": {"minimum_ring_size": RING_SIZES[shape]}}
 
 
 class Origin(BaseHTTPRequestHandler):
@@ -113,8 +118,8 @@ def main(envoy: str) -> None:
         threading.Thread(target=origin.serve_forever, daemon=True).start()
     ports = sorted((origin.server_port for origin in origins), key=str)
     clusters = [
-        cluster(f"{policy}-{shape}", settings, ports, weights)
-        for policy, settings in POLICIES.items()
+        cluster(f"{policy}-{shape}", settings(policy, shape), ports, weights)
+        for policy in POLICIES
         for shape, weights in SHAPES.items()
     ]
     with tempfile.TemporaryDirectory() as folder:

