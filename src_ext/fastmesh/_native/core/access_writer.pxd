@@ -21,6 +21,7 @@ from libc.errno cimport EAGAIN, EINTR, EIO, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.stat cimport S_ISREG, S_ISSOCK, fstat, struct_stat
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport read, write
 
 from fastmesh._native.base.ring cimport (
@@ -57,7 +58,7 @@ cdef enum:
     RECORDS_A_RING = 256  # taken from one ring before the next has its turn
     CHUNK_BYTES = 4096  # PIPE_BUF
     BLOCKED_MS = 100
-    BLOCKED_AT_STOP_MS = 1000  # how long a reader that stands still may hold up the stop
+    BLOCKED_AT_STOP_MS = 1000  # how long readers that are slow or stand still may hold up the stop, all in all
 
 
 cdef inline void access_writer_init(
@@ -116,16 +117,25 @@ cdef inline ssize_t access_write_some(int fd, const uint8_t *bytes, size_t lengt
     return taken if taken else -EIO  # nothing taken and no reason told: never try for ever
 
 
-cdef inline bint access_writer_blocked(access_writer_t *writer, uint32_t *waited_ms) noexcept nogil:
+cdef inline uint64_t access_monotonic_ms() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <uint64_t> now.tv_sec * 1000 + <uint64_t> now.tv_nsec // 1000000
+
+
+cdef inline bint access_writer_blocked(access_writer_t *writer) noexcept nogil:
     """Waits until the file may take bytes again. False: a stop was asked for and its patience is over."""
     cdef pollfd out
     out.fd = writer.out_fd
     out.events = POLLOUT
     out.revents = 0
+    cdef uint64_t now
     if fm_load_acquire_u32(&writer.stop):
-        if waited_ms[0] >= BLOCKED_AT_STOP_MS:
+        now = access_monotonic_ms()
+        if writer.give_up_at_ms == 0:
+            writer.give_up_at_ms = now + BLOCKED_AT_STOP_MS
+        elif now >= writer.give_up_at_ms:
             return False
-        waited_ms[0] += BLOCKED_MS
     poll(&out, 1, BLOCKED_MS)
     return True
 
@@ -140,7 +150,7 @@ cdef inline uint32_t access_count_lines(const uint8_t *bytes, uint32_t length) n
 
 cdef inline void access_writer_flush(access_writer_t *writer) noexcept nogil:
     """Writes the buffer out, however long a blocked reader takes; on an error drops and counts what is left of it."""
-    cdef uint32_t offset = 0, lost = 0, waited_ms = 0
+    cdef uint32_t offset = 0, lost = 0
     cdef ssize_t taken
     while offset < writer.filled:
         taken = access_write_some(writer.out_fd, writer.buffer + offset, writer.filled - offset)
@@ -150,7 +160,7 @@ cdef inline void access_writer_flush(access_writer_t *writer) noexcept nogil:
         if taken == -EINTR:
             continue
         if taken == -EAGAIN:
-            if access_writer_blocked(writer, &waited_ms):
+            if access_writer_blocked(writer):
                 continue
         else:
             fm_bump_u64(&writer.write_errors, 1)

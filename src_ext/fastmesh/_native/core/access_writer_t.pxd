@@ -25,6 +25,7 @@ ctypedef struct access_writer_t:
     # the writer's thread only
     uint32_t filled
     uint32_t pending  # lines in the buffer
+    uint64_t give_up_at_ms  # monotonic; 0: no stop met a blocked file yet
     bint mid_line  # the last byte that was written is not the end of a line
     access_clock_t clock
     uint8_t *buffer  # borrows; ACCESS_BUFFER_BYTES
