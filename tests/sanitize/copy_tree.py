@@ -1,7 +1,7 @@
 """Brings a copy of the sources up to date: ``copy_tree.py ROOT COPY``.
 
-Only what changed is copied, with its time of change, so that the build in the copy compiles no more than it must. Sources that are
-gone are removed; what the build made there (shared objects, ``build``) stays.
+Only what changed is copied, with its time of change, so that the build in the copy compiles no more than it
+must. Sources that are gone are removed; what the build made there (shared objects, ``build``) stays.
 """
 
 import shutil

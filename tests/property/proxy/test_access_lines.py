@@ -26,9 +26,9 @@ EXCHANGES = st.fixed_dictionaries(
     | dict.fromkeys(FIELDS, WORD)
 )
 COMBINED_LINE = re.compile(
-    rb'(?P<client>\S+) - - \[(?P<time>\d\d/[A-Z][a-z][a-z]/\d{4}:\d\d:\d\d:\d\d \+0000)\] '
+    rb"(?P<client>\S+) - - \[(?P<time>\d\d/[A-Z][a-z][a-z]/\d{4}:\d\d:\d\d:\d\d \+0000)\] "
     rb'"(?:-|(?P<method>[^"]+?) (?P<target>[^"]*) (?P<protocol>HTTP/[\d.]+|TCP))" '
-    rb'(?P<status>\d+|-) (?P<sent>\d+) '
+    rb"(?P<status>\d+|-) (?P<sent>\d+) "
     rb'"(?P<referer>[^"]*)" "(?P<user_agent>[^"]*)"\n'
 )
 

@@ -108,7 +108,7 @@ steps = st.lists(
 
 
 class SlowRing:
-    """The same by the book: a record has its place; what is skipped before the end of the memory goes with it."""
+    """The same by the book: a record has its place, and what is skipped before the end goes with it."""
 
     def __init__(self, capacity):
         self.capacity, self.tail, self.head, self.records = capacity, 0, 0, deque()

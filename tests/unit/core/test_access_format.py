@@ -1,8 +1,8 @@
 """Lines of the access log: what each field becomes, and the bounds."""
 
+import ctypes
 import json
 import mmap
-import ctypes
 from datetime import UTC, datetime
 
 import pytest
@@ -79,7 +79,7 @@ def test_nothing_known_keeps_the_keys():
 @pytest.mark.parametrize(("number", "name"), [(0, "TCP"), (1, "HTTP/1.0"), (2, "HTTP/1.1"), (3, "HTTP/2")])
 def test_protocols(number, name):
     assert parsed(protocol=number)["protocol"] == name
-    assert f" {name}\"".encode() in line(COMBINED, protocol=number)
+    assert f' {name}"'.encode() in line(COMBINED, protocol=number)
 
 
 def test_every_error_has_its_public_name():
@@ -144,7 +144,7 @@ def test_a_cut_does_not_halve_a_character():
 
 
 def test_the_longest_line_fits():
-    worst = {field: b"\x01" * 5000 for field in _t_access.FIELDS}
+    worst = dict.fromkeys(_t_access.FIELDS, b"\x01" * 5000)
     numbers = dict.fromkeys(["started_us", "duration_us", "bytes_received", "bytes_sent"], 2**64 - 1)
     text = line(JSON, **worst, **numbers, upstream_us=2**64 - 2, status=65535, error=26, protocol=2)
     assert json.loads(text)["truncated"] == list(_t_access.FIELDS)

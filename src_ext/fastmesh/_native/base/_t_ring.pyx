@@ -125,8 +125,8 @@ cdef class Ring:
         return bool(ring_should_wake(self.ring))
 
     def produce(self, uint64_t count, int wake_fd, uint32_t turn):
-        """Without the GIL: sends ``count`` numbered records of changing length, ``turn`` of them between two wake-up
-        checks, spinning where the ring is full. Returns (wake-ups sent, times full)."""
+        """Without the GIL: sends ``count`` numbered records of changing length, ``turn`` of them between two
+        wake-up checks, spinning where the ring is full. Returns (wake-ups sent, times full)."""
         cdef uint64_t sent = 0, wakes = 0, full = 0, one = 1
         cdef uint32_t in_turn = 0, length
         cdef uint8_t *place
@@ -154,9 +154,10 @@ cdef class Ring:
         return wakes, full
 
     def produce_in_step(self, uint64_t count, int wake_fd):
-        """Without the GIL: sends each numbered record only when the one before was taken, a varying moment later, so
-        that each meets a consumer that is about to sleep. A wake-up that is lost stops both. Returns the records sent."""
-        cdef uint64_t sent = 0, one = 1, spin
+        """Without the GIL: sends each numbered record only when the one before was taken, a varying moment
+        later, so that each meets a consumer that is about to sleep. A wake-up that is lost stops both.
+        Returns the records sent."""
+        cdef uint64_t sent = 0, one = 1, _spin
         cdef uint32_t length
         cdef uint8_t *place
         with nogil:
@@ -166,7 +167,7 @@ cdef class Ring:
                         break
                 if fm_load_relaxed_u32(&self.abandoned):
                     break
-                for spin in range(sent % 50):
+                for _spin in range(sent % 50):
                     fm_load_acquire_u64(&self.ring.head)
                 length = numbered_length(sent)
                 place = ring_reserve(self.ring, length)
@@ -179,8 +180,9 @@ cdef class Ring:
         return sent
 
     def consume(self, uint64_t count, int wake_fd, bint nap, int timeout_ms):
-        """Without the GIL: takes ``count`` records and checks each byte. Sleeps in poll when there is none; with ``nap``, after a
-        nap of 1 ms. Returns (records taken, wrong ones, announcements of a sleep or nap, whether a sleep timed out)."""
+        """Without the GIL: takes ``count`` records and checks each byte. Sleeps in poll when there is none;
+        with ``nap``, after a nap of 1 ms. Returns (records taken, wrong ones, announcements of a sleep or
+        nap, whether a sleep timed out)."""
         cdef uint64_t taken = 0, wrong = 0, announced = 0, ignored
         cdef uint32_t length
         cdef bint napping = nap, timed_out = False

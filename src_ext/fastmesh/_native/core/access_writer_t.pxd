@@ -1,4 +1,5 @@
-"""The access log's writer: one thread that drains the workers' rings, formats and writes (see ``access_writer.pxd``)."""
+"""The access log's writer: one thread that drains the workers' rings, formats and writes (see
+``access_writer.pxd``)."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastmesh._native.base.ring cimport ring_t

@@ -21,7 +21,7 @@ def shift_too_far(int32_t places):
 
 def bump_without_order(uint64_t times):
     """Without the GIL: adds to one plain word, a volatile access at a time."""
-    cdef uint64_t i
+    cdef uint64_t _i
     with nogil:
-        for i in range(times):
+        for _i in range(times):
             (<volatile uint64_t *> &shared_plain)[0] = (<volatile uint64_t *> &shared_plain)[0] + 1
