@@ -1,11 +1,14 @@
 """The two layouts of native latency histograms, in microseconds (see ``fastmesh/_native/base/hist.pxd``).
 
 A histogram's counts are a little-endian array of unsigned 64-bit integers. Count ``i`` holds the values from
-``lowest(layout, i)`` to ``highest(layout, i)``, both inclusive; values above ``HIGHEST`` are counted as ``HIGHEST``.
+``lowest(layout, i)`` to ``highest(layout, i)``, both inclusive; values above ``HIGHEST`` are counted as
+``HIGHEST``.
 
 ``hdr`` has the indexes of ``HdrHistogram(LOWEST, HIGHEST, DIGITS)``; ``small`` has four buckets an octave.
 """
 
+import sys
+from array import array
 from collections.abc import Sequence
 from functools import cache
 from typing import Final, Literal
@@ -57,12 +60,8 @@ def highest_values(layout: Layout) -> tuple[int, ...]:
 
 def unpack(counts: bytes) -> Sequence[int]:
     """The counts of a histogram as integers, without a copy where the machine is little-endian."""
-    from sys import byteorder
-
-    if byteorder == "little":
+    if sys.byteorder == "little":
         return memoryview(counts).cast("Q")
-    from array import array
-
     values = array("Q", counts)
     values.byteswap()
     return values

@@ -21,7 +21,8 @@ def test_values_above_the_highest_go_into_the_last_bucket(small, last):
 
 
 def test_small_buckets_of_the_first_octaves():
-    assert [hist.small_index(v) for v in range(18)] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12]
+    indexes = [hist.small_index(v) for v in range(18)]
+    assert indexes == [0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12]
 
 
 def test_a_small_bucket_is_at_most_a_quarter_of_its_lower_bound_wide():

@@ -22,7 +22,12 @@ from fastmesh._native.base.ring cimport (
     ring_state_t,
     ring_t,
 )
+from fastmesh._native.sys.atomics cimport fm_load_acquire_u64, fm_load_relaxed_u32, fm_store_relaxed_u32
 from fastmesh._native.sys.poll cimport POLLIN, poll, pollfd
+
+
+cdef extern from "sched.h" nogil:
+    int sched_yield()
 
 
 cdef inline uint32_t numbered_length(uint64_t number) noexcept nogil:
@@ -50,9 +55,11 @@ cdef class Ring:
     """One ring with its memory. ``produce`` and ``consume`` may run in two threads at once."""
     cdef ring_t *ring
     cdef uint8_t *memory
+    cdef uint32_t abandoned  # atomic: the consumer gave up
 
     def __cinit__(self, uint64_t capacity):
         self.ring = NULL
+        self.abandoned = 0
         self.memory = NULL
         if posix_memalign(<void **> &self.ring, 64, sizeof(ring_t)):
             raise MemoryError
@@ -118,8 +125,8 @@ cdef class Ring:
         return bool(ring_should_wake(self.ring))
 
     def produce(self, uint64_t count, int wake_fd, uint32_t turn):
-        """Without the GIL: sends ``count`` numbered records of changing length, ``turn`` of them between two wake-up
-        checks, spinning where the ring is full. Returns (wake-ups sent, times full)."""
+        """Without the GIL: sends ``count`` numbered records of changing length, ``turn`` of them between two
+        wake-up checks, spinning where the ring is full. Returns (wake-ups sent, times full)."""
         cdef uint64_t sent = 0, wakes = 0, full = 0, one = 1
         cdef uint32_t in_turn = 0, length
         cdef uint8_t *place
@@ -130,6 +137,9 @@ cdef class Ring:
                 if place == NULL:
                     full += 1
                     in_turn = turn
+                    if fm_load_relaxed_u32(&self.abandoned):
+                        break
+                    sched_yield()
                 else:
                     memset(place, <int> (sent & 0xFF), length)
                     (<uint64_t *> place)[0] = sent
@@ -143,10 +153,37 @@ cdef class Ring:
                         write(wake_fd, &one, sizeof(one))
         return wakes, full
 
+    def produce_in_step(self, uint64_t count, int wake_fd):
+        """Without the GIL: sends each numbered record only when the one before was taken, a varying moment
+        later, so that each meets a consumer that is about to sleep. A wake-up that is lost stops both.
+        Returns the records sent."""
+        cdef uint64_t sent = 0, one = 1, _spin
+        cdef uint32_t length
+        cdef uint8_t *place
+        with nogil:
+            while sent < count:
+                while fm_load_acquire_u64(&self.ring.head) != self.ring.tail:
+                    if fm_load_relaxed_u32(&self.abandoned):
+                        break
+                if fm_load_relaxed_u32(&self.abandoned):
+                    break
+                for _spin in range(sent % 50):
+                    fm_load_acquire_u64(&self.ring.head)
+                length = numbered_length(sent)
+                place = ring_reserve(self.ring, length)
+                memset(place, <int> (sent & 0xFF), length)
+                (<uint64_t *> place)[0] = sent
+                ring_commit(self.ring, length)
+                sent += 1
+                if ring_should_wake(self.ring):
+                    write(wake_fd, &one, sizeof(one))
+        return sent
+
     def consume(self, uint64_t count, int wake_fd, bint nap, int timeout_ms):
-        """Without the GIL: takes ``count`` records and checks each byte. Sleeps in poll when there is none; with ``nap``, after a
-        nap of 1 ms. Returns (records taken, wrong ones, sleeps, whether a sleep timed out)."""
-        cdef uint64_t taken = 0, wrong = 0, sleeps = 0, ignored
+        """Without the GIL: takes ``count`` records and checks each byte. Sleeps in poll when there is none;
+        with ``nap``, after a nap of 1 ms. Returns (records taken, wrong ones, announcements of a sleep or
+        nap, whether a sleep timed out)."""
+        cdef uint64_t taken = 0, wrong = 0, announced = 0, ignored
         cdef uint32_t length
         cdef bint napping = nap, timed_out = False
         cdef const uint8_t *record
@@ -163,13 +200,14 @@ cdef class Ring:
                     napping = nap
                     continue
                 ring_announce(self.ring, RING_NAPPING if napping else RING_ASLEEP)
+                announced += 1
                 if ring_peek(self.ring, &length) == NULL:
-                    sleeps += not napping
                     waited.revents = 0
                     if poll(&waited, 1, 1 if napping else timeout_ms) > 0:
                         read(wake_fd, &ignored, sizeof(ignored))
                     elif not napping:
                         timed_out = True
+                        fm_store_relaxed_u32(&self.abandoned, 1)
                     napping = False
                 ring_announce(self.ring, RING_AWAKE)
-        return taken, wrong, sleeps, timed_out
+        return taken, wrong, announced, timed_out

@@ -4,16 +4,16 @@
 exactly 20 KiB, values to 2^26 - 1 µs (67.1 s). Its indexes are those of the ``hdrh`` package made with
 ``HdrHistogram(1, HIST_HIGHEST, 2)``, so that its counts can be handed over one to one.
 
-**small** is log-linear with 4 buckets an octave: 100 counts, 800 bytes, the same highest value. A bucket is at
-most a quarter of its lower bound wide.
+**small** is log-linear with 4 buckets an octave: 100 counts, 800 bytes, the same highest value. A bucket is
+at most a quarter of its lower bound wide.
 
-Threads: only the owner records. It bumps one count with relaxed accesses; any other thread may copy the counts
-with ``hist_copy`` meanwhile. Counts only grow, so a reader takes deltas, and derives the total from the counts.
-A value above the highest is recorded as the highest.
+Threads: only the owner records. It bumps one count with relaxed accesses; any other thread may copy the
+counts with ``hist_copy`` meanwhile. Counts only grow, so a reader takes deltas, and derives the total from
+the counts. A value above the highest is recorded as the highest.
 
 Invariants: ``hist_value(i) <= v <= hist_value(i + 1) - 1`` for ``i = hist_index(v)`` and every
-``v <= HIST_HIGHEST``; the same for ``small_hist_lower/upper`` (both bounds inclusive). ``fastmesh/model/histogram.py``
-says the same to Python; a test compares them.
+``v <= HIST_HIGHEST``; the same for ``small_hist_lower/upper`` (both bounds inclusive).
+``fastmesh/model/histogram.py`` says the same to Python; a test compares them.
 """
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -80,8 +80,8 @@ cdef inline void small_hist_record(uint64_t *counts, uint64_t micros) noexcept n
 
 
 cdef inline void hist_copy(uint64_t *target, const uint64_t *counts, uint32_t length) noexcept nogil:
-    """Any thread: copies either layout's counts while the owner goes on recording. Each count is whole; together
-    they are not of one instant."""
+    """Any thread: copies either layout's counts while the owner goes on recording. Each count is whole;
+    together they are not of one instant."""
     cdef uint32_t i
     for i in range(length):
         target[i] = fm_load_relaxed_u64(&counts[i])

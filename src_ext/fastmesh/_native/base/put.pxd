@@ -1,5 +1,5 @@
-"""Appending text to a buffer that has room: each function writes at ``to`` and returns the place behind. No NUL, no bound:
-the caller has made sure of the room that is stated."""
+"""Appending text to a buffer that has room: each function writes at ``to`` and returns the place behind. No
+NUL, no bound: the caller has made sure of the room that is stated."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef extern from "fm_put.h" nogil:

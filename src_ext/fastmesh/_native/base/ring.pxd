@@ -1,8 +1,9 @@
 """A ring of byte records between two threads: one producer (a worker), one consumer (the writer thread).
 
-The memory is the caller's, a power of two. A record is an 8-byte header (its length) and its bytes, padded to 8,
-always in one piece: where the rest of the memory is too short, a header ``RING_SKIP`` sends the reader back to the start.
-``head`` and ``tail`` count bytes and never wrap (64 bits); the place is ``position & mask``.
+The memory is the caller's, a power of two. A record is an 8-byte header (its length) and its bytes, padded to
+8, always in one piece: where the rest of the memory is too short, a header ``RING_SKIP`` sends the reader
+back to the start. ``head`` and ``tail`` count bytes and never wrap (64 bits); the place is
+``position & mask``.
 
 Producer::
 
@@ -18,28 +19,32 @@ Consumer::
         ... read ...
         ring_release(ring)
     ring_announce(ring, RING_ASLEEP)
-    if ring_peek(ring, &length) != NULL: goto the loop, else poll(eventfd); then ring_announce(ring, RING_AWAKE)
+    if ring_peek(ring, &length) == NULL: poll(eventfd)
+    ring_announce(ring, RING_AWAKE), and again
 
 Ordering
 --------
-*The bytes.* The producer writes them before its release store of ``tail``; the consumer reads them after its acquire
-load of ``tail``. It has done with them before its release store of ``head``; the producer reuses the place after its
-acquire load of ``head``. So no byte is touched by both at a time.
+*The bytes.* The producer writes them before its release store of ``tail``; the consumer reads them
+after its acquire load of ``tail``. It has done with them before its release store of ``head``; the producer
+reuses the place after its acquire load of ``head``. So no byte is touched by both at a time.
 
-*No lost wake-up.* The consumer goes to sleep with A1: ``exchange(state, ASLEEP)``, A2: load ``tail``. The producer does
-B1: store ``tail``, B2: ``fetch_add(state, 0)``. Plain stores and loads could pass each other here (each thread's store
-still in its buffer while its load runs), and both would see the old world. But A1 and B2 are read-modify-write operations with
-acquire and release order on one word, and such operations on one word have one order:
+*No lost wake-up.* The consumer goes to sleep with A1: ``exchange(state, ASLEEP)``, A2: load ``tail``. The
+producer does B1: store ``tail``, B2: ``fetch_add(state, 0)``. Plain stores and loads could pass each other
+here (each thread's store still in its buffer while its load runs), and both would see the old world. But A1
+and B2 are read-modify-write operations with acquire and release order on one word, and such operations on one
+word have one order:
 
 - A1 before B2: B2 reads what A1 wrote, the producer sees ``ASLEEP`` and wakes the consumer;
-- B2 before A1: A1 reads from B2 or from a later operation. ``state`` is only ever changed by read-modify-writes, so
-  A1 continues B2's release sequence and synchronises with it: A2 comes after B1 and sees the record.
+- B2 before A1: A1 reads from B2 or from a later operation. ``state`` is only ever changed by
+  read-modify-writes, so A1 continues B2's release sequence and synchronises with it: A2 comes after B1 and
+  sees the record.
 
-No fence is used, so ThreadSanitizer (which does not know fences) checks exactly what runs. The producer pays for one
-locked instruction in a turn, not in a record.
+No fence is used, so ThreadSanitizer (which does not know fences) checks exactly what runs. The producer pays
+for one locked instruction in a turn, not in a record.
 
-``RING_NAPPING`` is the state of a consumer that will look again by itself in a few milliseconds: it is woken only when the
-ring is half full. So a busy worker hardly ever writes to the eventfd, and lines are written in batches.
+``RING_NAPPING`` is the state of a consumer that will look again by itself in a few milliseconds: it is woken
+only when the ring is half full. So a busy worker hardly ever writes to the eventfd, and lines are written in
+batches.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
@@ -107,8 +112,9 @@ cdef inline uint64_t ring_padded(uint64_t size) noexcept nogil:
 
 
 cdef inline uint8_t *ring_reserve(ring_t *ring, uint64_t most) noexcept nogil:
-    """Producer: room for a record of at most ``most`` bytes, or NULL, which is counted in ``dropped``. A record of more
-    than half the capacity never fits. Nothing is visible before ``ring_commit``; reserving again forgets the first."""
+    """Producer: room for a record of at most ``most`` bytes, or NULL, which is counted in ``dropped``. A
+    record of more than half the capacity never fits. Nothing is visible before ``ring_commit``; reserving
+    again forgets the first."""
     cdef uint64_t need = ring_padded(most)
     cdef uint64_t at = ring.tail
     cdef uint64_t to_end = ring.capacity - (at & ring.mask)
@@ -137,7 +143,8 @@ cdef inline void ring_commit(ring_t *ring, uint64_t used) noexcept nogil:
 
 
 cdef inline bint ring_should_wake(ring_t *ring) noexcept nogil:
-    """Producer, after its commits: whether it must write to the consumer's eventfd now. True once for each sleep."""
+    """Producer, after its commits: whether it must write to the consumer's eventfd now. True once for each
+    sleep."""
     cdef uint32_t state = fm_add_acq_rel_u32(&ring.state, 0)
     if state == RING_AWAKE:
         return False
@@ -148,7 +155,8 @@ cdef inline bint ring_should_wake(ring_t *ring) noexcept nogil:
 
 
 cdef inline const uint8_t *ring_peek(ring_t *ring, uint32_t *length) noexcept nogil:
-    """Consumer: the oldest record and its length, or NULL when there is none. It stays in place until ``ring_release``."""
+    """Consumer: the oldest record and its length, or NULL when there is none. It stays in place until
+    ``ring_release``."""
     cdef uint64_t at = ring.head
     cdef uint32_t size
     if at == ring.tail_seen:
@@ -170,7 +178,8 @@ cdef inline void ring_release(ring_t *ring) noexcept nogil:
 
 
 cdef inline void ring_announce(ring_t *ring, ring_state_t state) noexcept nogil:
-    """Consumer: says what it is about to do; after ASLEEP or NAPPING it must look at the ring once more before it waits."""
+    """Consumer: says what it is about to do; after ASLEEP or NAPPING it must look at the ring once more
+    before it waits."""
     fm_exchange_u32(&ring.state, <uint32_t> state)
 
 

@@ -1,9 +1,8 @@
 # cython: language_level=3
 """For tests: access records, their formatting, and the writer's thread body."""
-from libc.errno cimport errno
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 from posix.stdlib cimport posix_memalign
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
@@ -29,10 +28,8 @@ from fastmesh._native.proxy.access_format cimport access_format, put_json_string
 from fastmesh._native.proxy.access_t cimport (
     ACCESS_COMBINED,
     ACCESS_FIELD_MOST,
-    ACCESS_FIELDS,
     ACCESS_JSON,
     ACCESS_LINE_MOST,
-    ACCESS_PADDING,
     ACCESS_TARGET_MOST,
     access_clock_t,
     access_no_upstream,
@@ -48,8 +45,18 @@ FIELD_MOST = ACCESS_FIELD_MOST
 TARGET_MOST = ACCESS_TARGET_MOST
 BUFFER_BYTES = ACCESS_BUFFER_BYTES
 NO_UPSTREAM = access_no_upstream()
-FIELDS = ("listener", "service", "endpoint", "client", "method", "host", "target", "request_id", "user_agent", "referer")
-NUMBERS = ("started_us", "duration_us", "upstream_us", "bytes_received", "bytes_sent", "status", "error", "protocol")
+FIELDS = (
+    "listener",
+    "service",
+    "endpoint",
+    "client",
+    "method",
+    "host",
+    "target",
+    "request_id",
+    "user_agent",
+    "referer",
+)
 ERROR_LIMIT = FM_ERROR_LIMIT
 
 
@@ -133,8 +140,8 @@ cdef class Rings:
             free(line)
 
     def produce(self, uint32_t ring, dict values, uint64_t count, uint32_t turn, int wake_fd):
-        """Without the GIL: encodes ``count`` records whose ``bytes_sent`` counts up, waking after each ``turn`` of them.
-        Returns how many were dropped."""
+        """Without the GIL: encodes ``count`` records whose ``bytes_sent`` counts up, waking after each
+        ``turn`` of them. Returns how many were dropped."""
         cdef access_t access
         cdef uint64_t i, dropped = 0
         kept = []
@@ -202,8 +209,8 @@ def keep(dict values, uint32_t first, uint32_t last, uint64_t capacity):
 
 
 def escaped(text, uint32_t length, int style):
-    """The escaped form of the first ``length`` bytes of ``text``, a writable buffer with 15 more readable bytes; the output has
-    exactly the room that is promised."""
+    """The escaped form of the first ``length`` bytes of ``text``, a writable buffer with 15 more readable
+    bytes; the output has exactly the room that is promised."""
     cdef const uint8_t[::1] view = text
     cdef uint32_t room = 6 * length + 4 + 15
     cdef uint8_t *to = <uint8_t *> malloc(room)
@@ -243,7 +250,7 @@ def measure(dict values, int style, uint64_t rounds):
     cdef uint8_t *line = <uint8_t *> malloc(ACCESS_LINE_MOST)
     cdef const uint8_t *record
     cdef uint32_t length
-    cdef uint64_t encoding = 0, formatting = 0, at, i, j
+    cdef uint64_t encoding = 0, formatting = 0, at, _round, _record
     kept = []
     fill(&access, values, kept)
     memset(&clock, 0, sizeof(clock))
@@ -251,13 +258,13 @@ def measure(dict values, int style, uint64_t rounds):
         raise MemoryError
     ring_init(ring, memory, 1 << 18)
     with nogil:
-        for i in range(rounds):
+        for _round in range(rounds):
             at = nanoseconds()
-            for j in range(64):
+            for _record in range(64):
                 access_encode(ring, &access)
             encoding += nanoseconds() - at
             at = nanoseconds()
-            for j in range(64):
+            for _record in range(64):
                 record = ring_peek(ring, &length)
                 access_format(line, <const access_record_t *> record, &clock, <uint32_t> style)
                 ring_release(ring)

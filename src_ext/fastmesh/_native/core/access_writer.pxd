@@ -1,26 +1,30 @@
 """The access log's writer: drains the workers' rings, formats and writes in batches.
 
 Threads: ``access_writer_run`` is the body of one non-daemon thread, under one ``with nogil``. Workers call
-``access_writer_wake`` when ``ring_should_wake`` says so. Any thread may call ``access_writer_stop`` and read the counters.
+``access_writer_wake`` when ``ring_should_wake`` says so. Any thread may call ``access_writer_stop`` and read
+the counters.
 
-Life: set up with ``access_writer_init`` before the thread starts. Stop it after the workers were joined: what they left in
-the rings is still written. It never ends by itself: when a write fails (disk full, reader gone), the lines of the batch are
-dropped and counted, and the next batch is tried again.
+Life: set up with ``access_writer_init`` before the thread starts. Stop it after the workers were joined: what
+they left in the rings is still written. It never ends by itself: when a write fails (disk full, reader gone),
+the lines of the batch are dropped and counted, and the next batch is tried again.
 
-The descriptor: whoever opens logs keeps ``out_fd`` for the whole life and, to reopen, puts the new file onto the same number
-with ``dup2``. That is atomic for a ``write`` in progress (it ends on the old file), so nothing is exchanged here. A file is
-opened with ``O_APPEND``. A pipe or terminal may be blocking, and shared with other processes, so its flags are left alone:
-it gets at most 4,096 bytes at a time, whole lines, after poll said that there is room (a pipe then does not block, and
-writes of this size are not mixed with those of others). Thus a reader that stands still blocks this thread
-only in poll, where a stop is noticed; meanwhile the rings fill up and workers drop records.
+The descriptor: whoever opens logs keeps ``out_fd`` for the whole life and, to reopen, puts the new file onto
+the same number with ``dup2``. That is atomic for a ``write`` in progress (it ends on the old file), so
+nothing is exchanged here. A file is opened with ``O_APPEND``. A pipe or terminal may be blocking, and shared
+with other processes, so its flags are left alone: it gets at most 4,096 bytes at a time, whole lines, after
+poll said that there is room (a pipe then does not block, and writes of this size are not mixed with those of
+others). Thus a reader that stands still blocks this thread only in poll, where a stop is noticed; meanwhile
+the rings fill up and workers drop records.
 
-Batches: woken by the first record after a silence, the thread writes at once; then it naps for ``NAP_MS``, woken early only by
-a half-full ring, and looks again. With nothing new after a nap it sleeps until it is woken.
+Batches: woken by the first record after a silence, the thread writes at once; then it naps for ``NAP_MS``,
+woken early only by a half-full ring, and looks again. With nothing new after a nap it sleeps until it is
+woken.
 """
 from libc.errno cimport EAGAIN, EINTR, EIO, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.stat cimport S_ISREG, S_ISSOCK, fstat, struct_stat
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport read, write
 
 from fastmesh._native.base.ring cimport (
@@ -53,18 +57,25 @@ cdef extern from "sys/socket.h" nogil:
 
 cdef enum:
     NAP_MS = 10
-    SLEEP_MS = 1000  # a wake-up is never lost (see ring.pxd); this bounds the harm if a worker fails to write one
+    SLEEP_MS = 1000  # no wake-up is lost (see ring.pxd); this is for a worker that cannot write one
     RECORDS_A_RING = 256  # taken from one ring before the next has its turn
     CHUNK_BYTES = 4096  # PIPE_BUF
     BLOCKED_MS = 100
-    BLOCKED_AT_STOP_MS = 1000  # how long a reader that stands still may hold up the stop
+    BLOCKED_AT_STOP_MS = 1000  # how long a reader that is slow may hold up the stop, all in all
 
 
 cdef inline void access_writer_init(
-    access_writer_t *writer, ring_t **rings, uint32_t ring_count, int wake_fd, int out_fd, uint32_t style, uint8_t *buffer
+    access_writer_t *writer,
+    ring_t **rings,
+    uint32_t ring_count,
+    int wake_fd,
+    int out_fd,
+    uint32_t style,
+    uint8_t *buffer,
 ) noexcept nogil:
-    """Sets up a writer in the caller's memory. ``rings``, the rings and ``buffer`` (``ACCESS_BUFFER_BYTES``) are borrowed until the
-    thread has ended; ``wake_fd`` is a non-blocking eventfd; ``style`` is ``ACCESS_JSON or ACCESS_COMBINED``."""
+    """Sets up a writer in the caller's memory. ``rings``, the rings and ``buffer`` (``ACCESS_BUFFER_BYTES``)
+    are borrowed until the thread has ended; ``wake_fd`` is a non-blocking eventfd; ``style`` is
+    ``ACCESS_JSON`` or ``ACCESS_COMBINED``."""
     memset(writer, 0, sizeof(access_writer_t))
     writer.rings = rings
     writer.ring_count = ring_count
@@ -88,8 +99,8 @@ cdef inline void access_writer_stop(access_writer_t *writer) noexcept nogil:
 
 
 cdef inline ssize_t access_write_some(int fd, const uint8_t *bytes, size_t length) noexcept nogil:
-    """One write of at most ``length`` bytes that does not block on a pipe, terminal or socket: bytes taken, or minus
-    ``errno`` (EAGAIN: not now)."""
+    """One write of at most ``length`` bytes that does not block on a pipe, terminal or socket: bytes taken,
+    or minus ``errno`` (EAGAIN: not now)."""
     cdef struct_stat status
     cdef pollfd out
     cdef size_t whole
@@ -116,16 +127,25 @@ cdef inline ssize_t access_write_some(int fd, const uint8_t *bytes, size_t lengt
     return taken if taken else -EIO  # nothing taken and no reason told: never try for ever
 
 
-cdef inline bint access_writer_blocked(access_writer_t *writer, uint32_t *waited_ms) noexcept nogil:
+cdef inline uint64_t access_monotonic_ms() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <uint64_t> now.tv_sec * 1000 + <uint64_t> now.tv_nsec // 1000000
+
+
+cdef inline bint access_writer_blocked(access_writer_t *writer) noexcept nogil:
     """Waits until the file may take bytes again. False: a stop was asked for and its patience is over."""
     cdef pollfd out
     out.fd = writer.out_fd
     out.events = POLLOUT
     out.revents = 0
+    cdef uint64_t now
     if fm_load_acquire_u32(&writer.stop):
-        if waited_ms[0] >= BLOCKED_AT_STOP_MS:
+        now = access_monotonic_ms()
+        if writer.give_up_at_ms == 0:
+            writer.give_up_at_ms = now + BLOCKED_AT_STOP_MS
+        elif now >= writer.give_up_at_ms:
             return False
-        waited_ms[0] += BLOCKED_MS
     poll(&out, 1, BLOCKED_MS)
     return True
 
@@ -139,8 +159,9 @@ cdef inline uint32_t access_count_lines(const uint8_t *bytes, uint32_t length) n
 
 
 cdef inline void access_writer_flush(access_writer_t *writer) noexcept nogil:
-    """Writes the buffer out, however long a blocked reader takes; on an error drops and counts what is left of it."""
-    cdef uint32_t offset = 0, lost = 0, waited_ms = 0
+    """Writes the buffer out, however long a blocked reader takes; on an error drops and counts what is left
+    of it."""
+    cdef uint32_t offset = 0, lost = 0
     cdef ssize_t taken
     while offset < writer.filled:
         taken = access_write_some(writer.out_fd, writer.buffer + offset, writer.filled - offset)
@@ -150,7 +171,7 @@ cdef inline void access_writer_flush(access_writer_t *writer) noexcept nogil:
         if taken == -EINTR:
             continue
         if taken == -EAGAIN:
-            if access_writer_blocked(writer, &waited_ms):
+            if access_writer_blocked(writer):
                 continue
         else:
             fm_bump_u64(&writer.write_errors, 1)
@@ -179,7 +200,8 @@ cdef inline void access_writer_add(access_writer_t *writer, const access_record_
 
 
 cdef inline uint64_t access_writer_drain(access_writer_t *writer) noexcept nogil:
-    """One round over the rings: formats what is there, up to a budget for each, and writes it. Returns how many records."""
+    """One round over the rings: formats what is there, up to a budget for each, and writes it. Returns how
+    many records."""
     cdef uint64_t drained = 0
     cdef uint32_t i, budget, length
     cdef const uint8_t *record
@@ -197,7 +219,9 @@ cdef inline uint64_t access_writer_drain(access_writer_t *writer) noexcept nogil
     return drained
 
 
-cdef inline void access_writer_wait(access_writer_t *writer, ring_state_t state, int timeout_ms) noexcept nogil:
+cdef inline void access_writer_wait(
+    access_writer_t *writer, ring_state_t state, int timeout_ms
+) noexcept nogil:
     """Sleeps or naps until woken, unless a ring already holds what would end it (see ``ring.pxd``)."""
     cdef uint32_t i
     cdef uint64_t filled

@@ -1,4 +1,5 @@
-"""The access log's writer: one thread that drains the workers' rings, formats and writes (see ``access_writer.pxd``)."""
+"""The access log's writer: one thread that drains the workers' rings, formats and writes (see
+``access_writer.pxd``)."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastmesh._native.base.ring cimport ring_t
@@ -25,6 +26,7 @@ ctypedef struct access_writer_t:
     # the writer's thread only
     uint32_t filled
     uint32_t pending  # lines in the buffer
+    uint64_t give_up_at_ms  # monotonic; 0: no stop met a blocked file yet
     bint mid_line  # the last byte that was written is not the end of a line
     access_clock_t clock
     uint8_t *buffer  # borrows; ACCESS_BUFFER_BYTES

@@ -23,8 +23,8 @@ cdef inline uint32_t access_field_most(uint32_t field) noexcept nogil:
 
 
 cdef inline uint32_t access_cut(const uint8_t *text, uint32_t most) noexcept nogil:
-    """Where to cut a text that is longer than ``most``: there, or up to three bytes before, so that no UTF-8 sequence is
-    halved."""
+    """Where to cut a text that is longer than ``most``: there, or up to three bytes before, so that no UTF-8
+    sequence is halved."""
     cdef uint32_t cut = most
     while cut + 3 > most:
         if text[cut] & 0xC0 != 0x80:
@@ -34,7 +34,8 @@ cdef inline uint32_t access_cut(const uint8_t *text, uint32_t most) noexcept nog
 
 
 cdef inline bint access_encode(ring_t *ring, const access_t *access) noexcept nogil:
-    """Puts one record into the ring. False: the ring is full; the record is dropped and counted in ``ring.dropped``.
+    """Puts one record into the ring. False: the ring is full; the record is dropped and counted in
+    ``ring.dropped``.
 
     Call ``ring_should_wake(ring)`` once at the end of a turn in which records were encoded."""
     cdef uint32_t field, length
@@ -74,10 +75,13 @@ cdef inline bint access_encode(ring_t *ring, const access_t *access) noexcept no
     return True
 
 
-cdef inline int64_t access_keep(access_t *access, uint32_t first, uint32_t last, uint8_t *memory, uint64_t capacity) noexcept nogil:
-    """Copies the fields ``first`` to ``last`` (inclusive) into ``memory`` and lets the slices point there, so that the
-    view outlives the request head. A field is cut one byte above its bound, so that ``access_encode`` still
-    marks it. Returns the bytes used, or -1 when ``capacity`` is too small (then nothing was changed)."""
+cdef inline int64_t access_keep(
+    access_t *access, uint32_t first, uint32_t last, uint8_t *memory, uint64_t capacity
+) noexcept nogil:
+    """Copies the fields ``first`` to ``last`` (inclusive) into ``memory`` and lets the slices point there, so
+    that the view outlives the request head. A field is cut one byte above its bound, so that
+    ``access_encode`` still marks it. Returns the bytes used, or -1 when ``capacity`` is too small (then
+    nothing was changed)."""
     cdef uint32_t field, length
     cdef uint64_t size = 0
     for field in range(first, last + 1):

@@ -1,18 +1,21 @@
 """Lines of the access log from records: JSON and Combined Log Format. Sans-I/O; the writer's thread only.
 
-A line needs ``ACCESS_LINE_MOST`` bytes of room at most, and the record must be followed by ``ACCESS_PADDING`` readable bytes
-(``access_encode`` sees to it).
+A line needs ``ACCESS_LINE_MOST`` bytes of room at most, and the record must be followed by ``ACCESS_PADDING``
+readable bytes (``access_encode`` sees to it).
 
-**JSON**, one object a line, keys always all there and in this order, ``null`` for what there is none of: ``time`` (RFC 3339, UTC,
-microseconds, the start of the exchange), ``listener``, ``service``, ``endpoint``, ``client``, ``method``, ``host``, ``target``, ``protocol``
-(``HTTP/1.1``, ``TCP``…), ``status``, ``error`` (the code of ``x-fastmesh-error``), ``bytes_received``, ``bytes_sent``, ``duration_ms``,
-``upstream_ms`` (with three decimals), ``request_id``, ``user_agent``, ``referer``; and at the end, only where fields were cut,
-``truncated``: the list of their keys. Well-formed UTF-8 stays as it is, apart from control characters (U+0000-U+001F, U+007F-U+009F), which are
-escaped. A byte that is no part of well-formed UTF-8 becomes ``\\u00XX`` with its value, as if it were Latin-1: a line is
-always valid JSON in valid UTF-8, and never longer than one line.
+**JSON**, one object a line, keys always all there and in this order, ``null`` for what there is none of:
+``time`` (RFC 3339, UTC, microseconds, the start of the exchange), ``listener``, ``service``, ``endpoint``,
+``client``, ``method``, ``host``, ``target``, ``protocol`` (``HTTP/1.1``, ``TCP``…), ``status``, ``error``
+(the code of ``x-fastmesh-error``), ``bytes_received``, ``bytes_sent``, ``duration_ms``, ``upstream_ms`` (with
+three decimals), ``request_id``, ``user_agent``, ``referer``; and at the end, only where fields were cut,
+``truncated``: the list of their keys. Well-formed UTF-8 stays as it is, apart from control characters
+(U+0000-U+001F, U+007F-U+009F), which are escaped. A byte that is no part of well-formed UTF-8 becomes
+``\\u00XX`` with its value, as if it were Latin-1: a line is always valid JSON in valid UTF-8, and never
+longer than one line.
 
-**Combined**: ``client - - [21/Nov/2025:07:43:12 +0000] "GET /target HTTP/1.1" status bytes_sent "referer" "user-agent"``; ``-`` for
-what there is none of; a quote, a backslash, a control byte and each byte from 0x7f becomes ``\\xXX``.
+**Combined**: ``client - - [21/Nov/2025:07:43:12 +0000] "GET /target HTTP/1.1" status bytes_sent "referer"
+"user-agent"``; ``-`` for what there is none of; a quote, a backslash, a control byte and each byte from 0x7f
+becomes ``\\xXX``.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -55,8 +58,11 @@ cdef extern from *:
     const char **fm_access_keys
 
 
-cdef inline void access_civil(uint64_t day, uint32_t *year, uint32_t *month, uint32_t *day_of_month) noexcept nogil:
-    """The Gregorian date of a day counted from 1970-01-01. Years start in March here, so that the leap day is the last."""
+cdef inline void access_civil(
+    uint64_t day, uint32_t *year, uint32_t *month, uint32_t *day_of_month
+) noexcept nogil:
+    """The Gregorian date of a day counted from 1970-01-01. Years start in March here, so that the leap day is
+    the last."""
     cdef uint64_t shifted = day + 719468  # days since 0000-03-01
     cdef uint64_t era = shifted // 146097  # 400 years
     cdef uint64_t in_era = shifted % 146097
@@ -69,7 +75,8 @@ cdef inline void access_civil(uint64_t day, uint32_t *year, uint32_t *month, uin
 
 
 cdef inline void access_clock_set(access_clock_t *clock, uint64_t second, uint32_t style) noexcept nogil:
-    """Formats a second of wall-clock time into the cache. Seconds after the year 9999 are shown as its last."""
+    """Formats a second of wall-clock time into the cache. Seconds after the year 9999 are shown as its
+    last."""
     cdef uint32_t year, month, day
     cdef uint8_t *to = <uint8_t *> clock.text
     cdef uint64_t in_day
@@ -94,7 +101,9 @@ cdef inline void access_clock_set(access_clock_t *clock, uint64_t second, uint32
     clock.length = <uint32_t> (to - <uint8_t *> clock.text)
 
 
-cdef inline uint8_t *put_time(uint8_t *to, access_clock_t *clock, uint64_t micros, uint32_t style) noexcept nogil:
+cdef inline uint8_t *put_time(
+    uint8_t *to, access_clock_t *clock, uint64_t micros, uint32_t style
+) noexcept nogil:
     """The cached text of the second of ``micros``."""
     cdef uint64_t second = micros // 1000000
     if clock.second_after != second + 1:
@@ -118,8 +127,8 @@ cdef inline uint8_t *put_json_escape(uint8_t *to, uint8_t c) noexcept nogil:
 
 
 cdef inline uint8_t *put_json_string(uint8_t *to, const uint8_t *text, uint32_t length) noexcept nogil:
-    """A JSON string, or ``null`` for an empty one; at most ``6 * length + 4`` bytes, and 15 more are scribbled over. Reads up to 15
-    bytes behind the text."""
+    """A JSON string, or ``null`` for an empty one; at most ``6 * length + 4`` bytes, and 15 more are
+    scribbled over. Reads up to 15 bytes behind the text."""
     cdef size_t n
     if length == 0:
         return fm_put(to, b"null")
@@ -147,7 +156,8 @@ cdef inline uint8_t *put_json_string(uint8_t *to, const uint8_t *text, uint32_t 
 
 
 cdef inline uint8_t *put_log_string(uint8_t *to, const uint8_t *text, uint32_t length) noexcept nogil:
-    """The escapes of the combined format, or ``-`` for an empty text; at most ``4 * length + 1`` bytes, else as above."""
+    """The escapes of the combined format, or ``-`` for an empty text; at most ``4 * length + 1`` bytes, else
+    as above."""
     cdef size_t n
     if length == 0:
         return fm_put(to, b"-")
@@ -216,7 +226,9 @@ cdef inline void access_fields(const access_record_t *record, const uint8_t **te
         at += record.lengths[field]
 
 
-cdef inline uint8_t *access_put_json(uint8_t *to, const access_record_t *record, access_clock_t *clock, uint32_t style) noexcept nogil:
+cdef inline uint8_t *access_put_json(
+    uint8_t *to, const access_record_t *record, access_clock_t *clock, uint32_t style
+) noexcept nogil:
     """One JSON line with its end; see the head of this file."""
     cdef const uint8_t *texts[ACCESS_FIELDS]
     cdef const uint16_t *lengths = &record.lengths[0]
@@ -238,7 +250,10 @@ cdef inline uint8_t *access_put_json(uint8_t *to, const access_record_t *record,
     to = put_decimal(fm_put(to, b',"bytes_sent":'), record.bytes_sent)
     to = put_millis(fm_put(to, b',"duration_ms":'), record.duration_us)
     to = fm_put(to, b',"upstream_ms":')
-    to = fm_put(to, b"null") if record.upstream_us == access_no_upstream() else put_millis(to, record.upstream_us)
+    if record.upstream_us == access_no_upstream():
+        to = fm_put(to, b"null")
+    else:
+        to = put_millis(to, record.upstream_us)
     to = put_json_string(fm_put(to, b',"request_id":'), texts[ACCESS_REQUEST_ID], lengths[ACCESS_REQUEST_ID])
     to = put_json_string(fm_put(to, b',"user_agent":'), texts[ACCESS_USER_AGENT], lengths[ACCESS_USER_AGENT])
     to = put_json_string(fm_put(to, b',"referer":'), texts[ACCESS_REFERER], lengths[ACCESS_REFERER])
@@ -247,7 +262,9 @@ cdef inline uint8_t *access_put_json(uint8_t *to, const access_record_t *record,
     return fm_put(to, b"}\n")
 
 
-cdef inline uint8_t *access_put_combined(uint8_t *to, const access_record_t *record, access_clock_t *clock, uint32_t style) noexcept nogil:
+cdef inline uint8_t *access_put_combined(
+    uint8_t *to, const access_record_t *record, access_clock_t *clock, uint32_t style
+) noexcept nogil:
     """One line of the combined format with its end; see the head of this file."""
     cdef const uint8_t *texts[ACCESS_FIELDS]
     cdef const uint16_t *lengths = &record.lengths[0]
@@ -272,8 +289,8 @@ cdef inline uint8_t *access_put_combined(uint8_t *to, const access_record_t *rec
 cdef inline uint32_t access_format(
     uint8_t *to, const access_record_t *record, access_clock_t *clock, uint32_t style
 ) noexcept nogil:
-    """Writes one line at ``to``, where ``ACCESS_LINE_MOST`` bytes are free, and returns its length. One clock is used with
-    one style."""
+    """Writes one line at ``to``, where ``ACCESS_LINE_MOST`` bytes are free, and returns its length. One clock
+    is used with one style."""
     if style == ACCESS_COMBINED:
         return <uint32_t> (access_put_combined(to, record, clock, style) - to)
     return <uint32_t> (access_put_json(to, record, clock, style) - to)

@@ -1,8 +1,9 @@
-"""What the access log knows of one exchange (or one relayed TCP connection): the worker's view and the ring's record.
+"""What the access log knows of one exchange (or one relayed TCP connection): the worker's view and the ring's
+record.
 
 The worker fills an ``access_t`` with borrowed slices, and ``access_encode`` copies it into the ring as one
-``access_record_t`` followed by the bytes of the fields, in their order, and ``ACCESS_PADDING`` bytes of no meaning. Names are carried as bytes, so that no
-table has to outlive a change of configuration.
+``access_record_t`` followed by the bytes of the fields, in their order, and ``ACCESS_PADDING`` bytes of no
+meaning. Names are carried as bytes, so that no table has to outlive a change of configuration.
 
 A field longer than its bound is cut there and its bit set in ``truncated``. An empty field means "none".
 """

@@ -10,8 +10,8 @@
 /* Whether a byte stands for itself in every style of line: printable ASCII apart from `"` and `\`. */
 static inline int fm_is_plain(uint8_t c) { return c >= 0x20 && c < 0x7f && c != '"' && c != '\\'; }
 
-/* Copies leading plain bytes from `from` to `to` and returns how many there were (at most n).
- * Up to 15 bytes behind from[n - 1] are read, and as many behind to[n - 1] are scribbled over: both must be there. */
+/* Copies leading plain bytes from `from` to `to` and returns how many there were (at most n). Up to 15 bytes
+ * behind from[n - 1] are read, and as many behind to[n - 1] are scribbled over: both must be there. */
 static inline size_t fm_copy_plain(uint8_t *to, const uint8_t *from, size_t n)
 {
     size_t i = 0;

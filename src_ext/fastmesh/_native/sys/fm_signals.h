@@ -4,7 +4,8 @@
 #include <pthread.h>
 #include <signal.h>
 
-/* Blocks in the calling thread all signals but those that a fault in it raises, so that the control thread gets them. */
+/* Blocks in the calling thread all signals but those that a fault in it raises, so that the control thread
+ * gets them. */
 static inline void fm_block_signals(void)
 {
     sigset_t set;
