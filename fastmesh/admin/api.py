@@ -34,7 +34,8 @@ class Api:
         self._control = control
         self._admin = admin
         self._metrics = MetricsRenderer()
-        # Reading 10,000 endpoints takes longer than a health check may wait: it is done in a thread, one at a time.
+        # Reading 10,000 endpoints takes longer than a health check may wait: it is done in a thread, one at a
+        # time.
         self._reading = trio.CapacityLimiter(1)
         endpoints = (
             Endpoint("GET", "/", "this list", self._index),

@@ -1,4 +1,5 @@
-"""What the admin API needs of the rest: a Protocol that the supervisor implements, and the values that pass."""
+"""What the admin API needs of the rest: a Protocol that the supervisor implements, and the values that
+pass."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ ReloadResult = Literal["applied", "unchanged", "refused"]
 
 
 class ReloadOutcome(Struct, frozen=True, omit_defaults=True):
-    """What became of a configuration that was read: ``changes`` say what is different, ``problems`` why it was
-    refused, ``error`` when the data plane could not take it (a port in use). ``at`` is RFC 3339."""
+    """What became of a configuration that was read: ``changes`` say what is different, ``problems`` why it
+    was refused, ``error`` when the data plane could not take it (a port in use). ``at`` is RFC 3339."""
 
     result: ReloadResult
     at: str

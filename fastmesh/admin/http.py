@@ -23,8 +23,8 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request without its body, which no endpoint needs. Header names are lower case; a field that came twice
-    is joined by ``, ``."""
+    """One request without its body, which no endpoint needs. Header names are lower case; a field that came
+    twice is joined by ``, ``."""
 
     method: str
     path: str

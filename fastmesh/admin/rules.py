@@ -1,8 +1,9 @@
 """Who may ask the admin API for what: one pure function, `refusal`.
 
-A browser on the same machine can be made to send requests to the loopback by any web page. So whatever carries an
-``Origin`` is refused, and a POST must name a loopback host or the admin address as its ``Host`` (a page that points a
-DNS name of its own at 127.0.0.1 can not). Reading stays open to Prometheus, which scrapes by any name.
+A browser on the same machine can be made to send requests to the loopback by any web page. So whatever
+carries an ``Origin`` is refused, and a POST must name a loopback host or the admin address as its ``Host`` (a
+page that points a DNS name of its own at 127.0.0.1 can not). Reading stays open to Prometheus, which scrapes
+by any name.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ def _bearer_matches(request: Request, token: str) -> bool:
 def refusal(request: Request, admin: Admin) -> Response | None:
     """Why ``request`` must not be served; None if it may be.
 
-    With a token configured, each POST needs ``Authorization: Bearer <token>`` (and then it may come from anywhere: no
-    web page knows the token). Without one, POST is for loopback and Unix peers of a loopback or Unix bind.
+    With a token configured, each POST needs ``Authorization: Bearer <token>`` (and then it may come from
+    anywhere: no web page knows the token). Without one, POST is for loopback and Unix peers of a loopback or
+    Unix bind.
     """
     if "origin" in request.headers:
         return error_response(

@@ -1,7 +1,7 @@
 """Serving the admin API: HTTP/1.1 by h11 over trio, with a bound on everything a peer may send or hold.
 
-A connection that waits for a request can be closed at any time, so when there are too many the one that has waited
-longest makes room: a few stuck clients never keep a health check out.
+A connection that waits for a request can be closed at any time, so when there are too many the one that has
+waited longest makes room: a few stuck clients never keep a health check out.
 """
 
 from __future__ import annotations
@@ -126,7 +126,10 @@ class AdminServer:
             return error_response(500, "the admin API failed on this request", "the log says why")
 
 
-async def _next_event(connection: _Connection, seconds: float) -> h11.Event | type[h11.PAUSED] | None:
+Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
+
+
+async def _next_event(connection: _Connection, seconds: float) -> Event | None:
     """The next event of the peer; None when ``seconds`` went by without one."""
     with trio.move_on_after(seconds):
         while True:

@@ -17,8 +17,8 @@ UNIX_MODE = 0o600  # POST is open to whoever may connect, so only the owner (and
 
 
 def open_admin_sockets(bind: str) -> list[socket.socket]:
-    """Listening sockets for ``host:port``, ``:port`` (every address) or ``unix:/path``. Raises StartError, which
-    says what to do."""
+    """Listening sockets for ``host:port``, ``:port`` (every address) or ``unix:/path``. Raises StartError,
+    which says what to do."""
     if bind.startswith("unix:"):
         return [_open_unix(bind.removeprefix("unix:"))]
     host, port = split_host(bind)
@@ -27,7 +27,9 @@ def open_admin_sockets(bind: str) -> list[socket.socket]:
             host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
         )
     except (OSError, ValueError) as error:
-        raise StartError(f"admin: cannot listen on {bind}: {error}; write an address such as 127.0.0.1:9400") from error
+        raise StartError(
+            f"admin: cannot listen on {bind}: {error}; write an address such as 127.0.0.1:9400"
+        ) from error
     sockets: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in found:

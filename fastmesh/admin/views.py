@@ -41,7 +41,8 @@ def config_as_data(config: Config) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Dicts, lists and scalars. (`msgspec.to_builtins` would write bytes as base64; bodies read better as text.)"""
+    """Dicts, lists and scalars. (`msgspec.to_builtins` would write bytes as base64; bodies read better as
+    text.)"""
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, msgspec.Struct):

@@ -6,12 +6,15 @@ import sys
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0 done, 1 failed, 2 usage (see `fastmesh.supervisor.drain.Exit` for
-    those of ``run``)."""
+    """Runs one command and returns its exit code: 0 done, 1 failed, 2 usage (see
+    `fastmesh.supervisor.drain.Exit` for those of ``run``)."""
     if not sys.platform.startswith("linux"):
-        print(f"fastmesh needs Linux (it is built on epoll and splice); this is {sys.platform}.", file=sys.stderr)
+        print(
+            f"fastmesh needs Linux (it is built on epoll and splice); this is {sys.platform}.",
+            file=sys.stderr,
+        )
         return 1
     from fastmesh.cli.commands import cli
 
-    result = cli.main(args=arguments, prog_name="fastmesh", standalone_mode=True)
-    return int(result or 0)
+    cli.main(args=arguments, prog_name="fastmesh")  # ends by SystemExit with the exit code
+    return 0

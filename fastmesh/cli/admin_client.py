@@ -1,5 +1,5 @@
-"""A small HTTP client for the admin API, of plain sockets: a health check that starts every few seconds must start
-fast, and must work where the rest of fastmesh does not."""
+"""A small HTTP client for the admin API, of plain sockets: a health check that starts every few seconds must
+start fast, and must work where the rest of fastmesh does not."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def _connect(admin: str, seconds: float) -> socket.socket:
 
 
 def normalise(admin: str) -> str:
-    """``host:port`` or ``unix:/path`` of what a user may write: a URL, a bare port, ``:9400``. Raises ValueError."""
+    """``host:port`` or ``unix:/path`` of what a user may write: a URL, a bare port, ``:9400``. Raises
+    ValueError."""
     text = admin.strip().removeprefix("http://").rstrip("/")
     if text.startswith("unix:"):
         return text
@@ -78,8 +79,8 @@ def request(
     except OSError as error:
         reason = "no answer in time" if isinstance(error, TimeoutError) else (error.strerror or str(error))
         raise AdminUnreachable(
-            f"no answer from the admin API at {admin} ({reason}); is fastmesh running, and is `admin` in its file "
-            "this address? --admin names another one"
+            f"no answer from the admin API at {admin} ({reason}); is fastmesh running, and is this "
+            "the `admin` of its file? --admin names another one"
         ) from error
 
 

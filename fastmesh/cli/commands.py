@@ -98,16 +98,16 @@ Exit codes: 0 drained, 1 invalid configuration or start failed, 2 usage,
 @click.argument("file", type=click.Path(path_type=Path))
 def run(file: Path) -> None:
     """Serve with the configuration FILE."""
-    # The process goes on as the bare supervisor: the modules of this command line take 1 MiB that an idle proxy
-    # need not hold. Same pid, same descriptors, same environment.
+    # The process goes on as the bare supervisor: the modules of this command line take 1 MiB that an idle
+    # proxy need not hold. Same pid, same descriptors, same environment.
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *_path_flag(), "-m", "fastmesh.supervisor", str(file)])
 
 
 def _path_flag() -> list[str]:
-    """``-P`` keeps the working directory out of the module path (a `yaml.py` in it must not be imported), unless
-    that is where fastmesh itself is imported from."""
+    """``-P`` keeps the working directory out of the module path (a `yaml.py` in it must not be imported),
+    unless that is where fastmesh itself is imported from."""
     package_root = Path(__file__).resolve().parents[2]
     return [] if package_root == Path.cwd() else ["-P"]
 
@@ -155,7 +155,9 @@ shared memory if this folder cannot be written), starts three origins and
 serves, exactly as `fastmesh run` does, until Ctrl-C.
 """
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address that the proxy and its admin API bind.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address that the proxy and its admin API bind."
+)
 def demo(host: str) -> None:
     """Try it: three origins, one of them slow, behind a proxy."""
     from fastmesh.cli.demo import run_demo
@@ -202,7 +204,9 @@ def reload(admin: str, token: str | None) -> None:
     for line in (*outcome.get("changes", ()), *outcome.get("warnings", ())):
         click.echo(f"  {line}")
     for problem in outcome.get("problems", ()):
-        place = f"{problem['file']}:{problem['line']}:{problem['column']}" if problem["line"] else problem["file"]
+        place = (
+            f"{problem['file']}:{problem['line']}:{problem['column']}" if problem["line"] else problem["file"]
+        )
         advice = f"; {problem['suggestion']}" if problem.get("suggestion") else ""
         click.echo(f"  {place}: {problem['message']}{advice}", err=True)
     if outcome.get("error"):

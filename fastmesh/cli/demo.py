@@ -1,4 +1,5 @@
-"""``fastmesh demo``: three origins as child processes, a commented file, and then exactly what ``run`` does."""
+"""``fastmesh demo``: three origins as child processes, a commented file, and then exactly what ``run``
+does."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def run_demo(host: str) -> int:
 
 @contextmanager
 def running_origins(file: DemoFile, sockets: list[socket.socket]) -> Iterator[list[RunningOrigin]]:
-    """Starts an origin on each socket and ends them all at the end; one that ends before is reaped at once."""
+    """Starts an origin on each socket and ends them all at the end; one that ends before is reaped at
+    once."""
     origins: list[RunningOrigin] = []
     ending = threading.Event()
     # No thread of the data plane runs yet, so starting processes is safe here and only here.
@@ -102,7 +104,9 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def _reachable(address: str) -> str:
     """``address`` as this machine reaches it: a wildcard is no place to connect to."""
     host, _, port = address.rpartition(":")
-    return {"0.0.0.0": f"127.0.0.1:{port}", "[::]": f"[::1]:{port}", "": f"127.0.0.1:{port}"}.get(host, address)
+    return {"0.0.0.0": f"127.0.0.1:{port}", "[::]": f"[::1]:{port}", "": f"127.0.0.1:{port}"}.get(
+        host, address
+    )
 
 
 def what_to_try(file: DemoFile, origins: list[RunningOrigin]) -> str:

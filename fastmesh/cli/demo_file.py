@@ -1,7 +1,8 @@
 """The file of ``fastmesh demo``: where it goes, what is in it, and how to recognise it again.
 
-A file that somebody else wrote is never touched. One that the demo wrote is used again as it is, edits included: its
-first lines say which addresses the origins have. If those are taken (another demo runs), another name is tried.
+A file that somebody else wrote is never touched. One that the demo wrote is used again as it is, edits
+included: its first lines say which addresses the origins have. If those are taken (another demo runs),
+another name is tried.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ class Found:
 
 
 def find_or_write(folder: Path, host: str, names: tuple[str, ...]) -> Found:
-    """Uses the demo's file in ``folder`` again or writes one, there or in shared memory. Raises StartError."""
+    """Uses the demo's file in ``folder`` again or writes one, there or in shared memory. Raises
+    StartError."""
     remarks: list[str] = []
     for path in _candidates(folder, remarks):
         if path.exists() or path.is_symlink():
@@ -95,7 +97,9 @@ def find_or_write(folder: Path, host: str, names: tuple[str, ...]) -> Found:
             if sockets is None:
                 remarks.append(f"{path} is in use by another demo (its origins' ports are taken).")
                 continue
-            remarks.append(f"Using {path} of an earlier demo again, with your edits; delete it to start afresh.")
+            remarks.append(
+                f"Using {path} of an earlier demo again, with your edits; delete it to start afresh."
+            )
             return Found(known, sockets, remarks)
         found = _write(path, host, names)
         if found is not None:
@@ -129,7 +133,9 @@ def read(path: Path) -> DemoFile | None:
     if not text.startswith(MARK):
         return None
     facts = dict(_FACT.findall(text))
-    origins = {name.removeprefix("origin "): value for name, value in facts.items() if name.startswith("origin ")}
+    origins = {
+        name.removeprefix("origin "): value for name, value in facts.items() if name.startswith("origin ")
+    }
     if "listen" not in facts or "admin" not in facts or not origins:
         return None
     return DemoFile(path, facts["listen"], facts["admin"], origins)

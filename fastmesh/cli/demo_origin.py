@@ -1,4 +1,5 @@
-"""One origin of ``fastmesh demo``: an HTTP/1.1 server that answers with its name, its pid and what it was asked.
+"""One origin of ``fastmesh demo``: an HTTP/1.1 server that answers with its name, its pid and what it was
+asked.
 
 ``python -m fastmesh.cli.demo_origin NAME FD SECONDS`` serves the listening socket ``FD``, each request after
 ``SECONDS``, a thread a connection. It ends when its standard input does: an origin never outlives its demo.
@@ -78,7 +79,7 @@ class Origin:
         return protocol.our_state is h11.DONE and protocol.their_state is h11.DONE
 
 
-def _next_event(connection: socket.socket, protocol: h11.Connection) -> h11.Event | type[h11.PAUSED]:
+def _next_event(connection: socket.socket, protocol: h11.Connection) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
     while True:
         event = protocol.next_event()
         if event is not h11.NEED_DATA:

@@ -1,4 +1,5 @@
-"""Tables over `fastmesh.model.histogram` that metrics and latency need: where each count begins, and its middle."""
+"""Tables over `fastmesh.model.histogram` that metrics and latency need: where each count begins, and its
+middle."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from fastmesh.model.stats import Histogram, HistogramLayout
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """``lowest[i]`` is the lowest value of count ``i`` in µs, ``middle[i]`` what HdrHistogram calls its median."""
+    """``lowest[i]`` is the lowest value of count ``i`` in µs, ``middle[i]`` what HdrHistogram calls its
+    median."""
 
     lowest: tuple[int, ...]
     middle: tuple[int, ...]
@@ -32,7 +34,8 @@ def _nothing(length: int) -> tuple[int, ...]:
 
 
 def counts_of(histogram: Histogram) -> Sequence[int]:
-    """The counts, one for each of the layout's. A histogram that nothing was recorded in may have no bytes."""
+    """The counts, one for each of the layout's. A histogram that nothing was recorded in may have no
+    bytes."""
     length = layouts.length(histogram.layout)
     if not histogram.counts:
         return _nothing(length)

@@ -51,9 +51,15 @@ class Exposition:
             self.sample(name, pairs, value)
 
     def histogram(
-        self, name: str, pairs: Mapping[str, object], bounds: Sequence[float], counts: Sequence[int], total: float
+        self,
+        name: str,
+        pairs: Mapping[str, object],
+        bounds: Sequence[float],
+        counts: Sequence[int],
+        total: float,
     ) -> None:
-        """``counts`` are cumulative, one for each bound and the last for +Inf; ``total`` is the sum of values."""
+        """``counts`` are cumulative, one for each bound and the last for +Inf; ``total`` is the sum of
+        values."""
         inner = labels(pairs)[1:-1]
         prefix = f"{name}_bucket{{{inner}," if inner else f"{name}_bucket{{"
         for bound, count in zip([*map(number, bounds), "+Inf"], counts, strict=True):

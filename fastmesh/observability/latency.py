@@ -1,8 +1,9 @@
 """`/api/v1/latency`: percentiles, and HdrHistogram's V2 encoding, by the ``hdrhistogram`` package.
 
-The package is imported only when somebody asks (it takes memory that an idle proxy need not hold). Counts of the
-``hdr`` layout are handed over one to one, so the encodings of many proxies merge exactly (``decode_and_add``). The
-small histograms of endpoints are converted: each count is entered at the middle of what it stands for.
+The package is imported only when somebody asks (it takes memory that an idle proxy need not hold). Counts of
+the ``hdr`` layout are handed over one to one, so the encodings of many proxies merge exactly
+(``decode_and_add``). The small histograms of endpoints are converted: each count is entered at the middle of
+what it stands for.
 """
 
 from __future__ import annotations

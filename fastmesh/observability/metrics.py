@@ -1,12 +1,12 @@
 """`/metrics`: the data plane's `Stats` as Prometheus text.
 
-Histogram buckets are sums of HdrHistogram counts. A count belongs to the first bucket whose bound is not below the
-lowest value of the count, so a bound is exact to HdrHistogram's resolution (under 1 %). The sum adds up the middle of
-each count, so a mean is as exact.
+Histogram buckets are sums of HdrHistogram counts. A count belongs to the first bucket whose bound is not
+below the lowest value of the count, so a bound is exact to HdrHistogram's resolution (under 1 %). The sum
+adds up the middle of each count, so a mean is as exact.
 
-At most `ENDPOINT_SERIES` endpoints have series of their own, those that came first. The rest of a service is summed
-as ``endpoint="other"``; an endpoint never moves between the two, and what a vanished one had counted stays in the
-sum, so ``other`` never goes down.
+At most `ENDPOINT_SERIES` endpoints have series of their own, those that came first. The rest of a service is
+summed as ``endpoint="other"``; an endpoint never moves between the two, and what a vanished one had counted
+stays in the sum, so ``other`` never goes down.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from operator import mul
 
 from msgspec import Struct
@@ -52,7 +52,7 @@ def bucket_counts(histogram: Histogram) -> tuple[list[int], float]:
     """(cumulative counts, one for each of `BOUNDS` and one for +Inf; sum in seconds)."""
     counts = buckets.counts_of(histogram)
     edges = _edges(histogram.layout)
-    parts = (sum(counts[low:high]) for low, high in zip(edges, edges[1:], strict=False))
+    parts = (sum(counts[low:high]) for low, high in pairwise(edges))
     total = sum(map(mul, counts, buckets.scale(histogram.layout).middle))
     return list(accumulate(parts)), total / 1_000_000
 
@@ -80,7 +80,9 @@ class EndpointSeries:
         self._shown: set[tuple[str, str]] = set()
         self._rest: dict[str, _Rest] = {}
 
-    def split(self, endpoints: Iterable[EndpointStats]) -> tuple[list[EndpointStats], dict[str, tuple[int, int]]]:
+    def split(
+        self, endpoints: Iterable[EndpointStats]
+    ) -> tuple[list[EndpointStats], dict[str, tuple[int, int]]]:
         """(endpoints with own series, {service: (requests of the rest, how many of the rest are up)})."""
         endpoints = list(endpoints)
         present = {(e.service, e.address) for e in endpoints}
@@ -142,7 +144,9 @@ def _requests(out: Exposition, stats: Stats) -> None:
         counts, total = bucket_counts(pair.duration)
         out.histogram(name, {"listener": pair.listener, "service": pair.service}, BOUNDS, counts, total)
     name = "fastmesh_upstream_duration_seconds"
-    out.family(name, "histogram", "Time that the endpoints of a service took, from request sent to response end.")
+    out.family(
+        name, "histogram", "Time that the endpoints of a service took, from request sent to response end."
+    )
     for service in stats.services:
         counts, total = bucket_counts(service.upstream_duration)
         out.histogram(name, {"service": service.service}, BOUNDS, counts, total)
@@ -190,7 +194,9 @@ def _endpoints(out: Exposition, shown: list[EndpointStats], rest: Mapping[str, t
     out.simple("fastmesh_endpoint_up", "gauge", f"Whether an endpoint is picked for requests; {note}", up)
     requests = [({"service": e.service, "endpoint": e.address}, e.requests) for e in shown]
     requests += [({"service": service, "endpoint": OTHER}, count) for service, (count, _) in rest.items()]
-    out.simple("fastmesh_endpoint_requests_total", "counter", f"Requests sent to an endpoint; {note}", requests)
+    out.simple(
+        "fastmesh_endpoint_requests_total", "counter", f"Requests sent to an endpoint; {note}", requests
+    )
 
 
 def _own_state(out: Exposition, stats: Stats, reloads: ReloadCounts) -> None:

@@ -30,11 +30,12 @@ def add(out: Exposition) -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     cpu = used.ru_utime + used.ru_stime
     out.simple("process_cpu_seconds_total", "counter", "User and system CPU time spent.", [({}, cpu)])
-    descriptors = len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208  (the listing's own descriptor left out)
+    descriptors = len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208  (its own descriptor left out)
     out.simple("process_open_fds", "gauge", "Open file descriptors.", [({}, descriptors)])
     out.simple("process_max_fds", "gauge", "Allowed file descriptors.", [({}, max(soft, 0))])
     out.simple("process_threads", "gauge", "Threads.", [({}, int(fields[17]))])
     out.simple("process_virtual_memory_bytes", "gauge", "Virtual memory.", [({}, int(fields[20]))])
     resident = int(fields[21]) * _PAGE
     out.simple("process_resident_memory_bytes", "gauge", "Resident memory.", [({}, resident)])
-    out.simple("process_start_time_seconds", "gauge", "Start, since the epoch.", [({}, round(start_time(), 2))])
+    started = round(start_time(), 2)
+    out.simple("process_start_time_seconds", "gauge", "Start, since the epoch.", [({}, started)])

@@ -1,5 +1,5 @@
-"""``python -m fastmesh.supervisor FILE``: what ``fastmesh run FILE`` turns into, without the command line's modules
-in memory."""
+"""``python -m fastmesh.supervisor FILE``: what ``fastmesh run FILE`` turns into, without the command line's
+modules in memory."""
 
 import sys
 

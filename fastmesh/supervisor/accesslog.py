@@ -1,7 +1,8 @@
-"""Opening and rotating the access log. The data plane's writer thread writes; it only ever sees one descriptor.
+"""Opening and rotating the access log. The data plane's writer thread writes; it only ever sees one
+descriptor.
 
-That descriptor keeps its number for the life of the process: what it points to is exchanged by ``dup2``, which is
-atomic, so the writer can never write into a file that took over a closed number.
+That descriptor keeps its number for the life of the process: what it points to is exchanged by ``dup2``,
+which is atomic, so the writer can never write into a file that took over a closed number.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def open_log(to: str) -> int:
         descriptor = os.open(to, flags, FILE_MODE)
     except OSError as error:
         folder = Path(to).parent
-        advice = f"create {folder}" if not folder.is_dir() else "check the permissions of the file and its folder"
+        advice = (
+            f"create {folder}" if not folder.is_dir() else "check the permissions of the file and its folder"
+        )
         raise StartError(f"access_log: cannot write {to}: {error.strerror}; {advice}") from error
     os.set_blocking(descriptor, True)
     return descriptor

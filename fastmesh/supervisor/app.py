@@ -57,7 +57,9 @@ async def serve(file: str, parts: Parts) -> Exit:
                 if admin_sockets:
                     server = AdminServer(Api(control, config.admin).respond)
                     nursery.start_soon(server.serve, admin_sockets)
-                nursery.start_soon(go_on, "watching the configuration", parts.watch, file, control.file_changed)
+                nursery.start_soon(
+                    go_on, "watching the configuration", parts.watch, file, control.file_changed
+                )
                 nursery.start_soon(go_on, "resolving host names", refresh_names, keeper)
                 control.started = True
                 log.info("%s", describe_start(data_plane.stats(), admin_sockets, workers))

@@ -26,8 +26,8 @@ class DataPlane(Protocol):
     """Calls come from one thread at a time, `stats` and `busy` apart."""
 
     def apply(self, config: Config, resolved: Mapping[str, tuple[Address, ...]]) -> ApplyResult:
-        """Puts a configuration in force (blocking); the first call binds the listeners. Raises StartError and then
-        leaves what was in force untouched."""
+        """Puts a configuration in force (blocking); the first call binds the listeners. Raises StartError and
+        then leaves what was in force untouched."""
 
     def start(self) -> None: ...
 

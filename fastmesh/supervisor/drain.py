@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from enum import IntEnum
+from math import inf
 
 import trio
 
@@ -41,15 +42,16 @@ class Shutdown:
 
 
 async def drain(data_plane: DataPlane, settings: Drain) -> Exit:
-    """Waits ``delay`` (readiness already fails, so that balancers in front look elsewhere), closes the listeners,
-    lets what is in progress finish for at most ``timeout``, then closes the idle client connections."""
+    """Waits ``delay`` (readiness already fails, so that balancers in front look elsewhere), closes the
+    listeners, lets what is in progress finish for at most ``timeout``, then closes the idle client
+    connections."""
     if settings.delay > 0:
         log.info("draining: still accepting for %g s", settings.delay)
         await trio.sleep(settings.delay)
     data_plane.begin_drain()
     data_plane.close_listeners()
-    left = data_plane.busy()
-    log.info("draining: listeners are closed, %d in progress, for at most %g s", left, settings.timeout)
+    limit = "without a limit" if settings.timeout == inf else f"for at most {settings.timeout:g} s"
+    log.info("draining: listeners are closed, %d in progress, %s", data_plane.busy(), limit)
     with trio.move_on_after(settings.timeout):
         await _until_quiet(data_plane)
         data_plane.close_idle()

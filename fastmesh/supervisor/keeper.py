@@ -139,7 +139,9 @@ class ConfigKeeper:
     def _own_changes(self, config: Config) -> tuple[str, ...]:
         """Changes that are not the data plane's to report."""
         names = ("access_log", "log", "drain")
-        return tuple(f"{name} changed" for name in names if getattr(config, name) != getattr(self.config, name))
+        return tuple(
+            f"{name} changed" for name in names if getattr(config, name) != getattr(self.config, name)
+        )
 
     def _needs_restart(self, config: Config) -> tuple[str, ...]:
         changed = {

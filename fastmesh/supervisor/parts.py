@@ -1,4 +1,5 @@
-"""The parts that the stack is put together from, as functions, so that tests can put others in their place."""
+"""The parts that the stack is put together from, as functions, so that tests can put others in their
+place."""
 
 from __future__ import annotations
 

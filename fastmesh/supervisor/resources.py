@@ -1,5 +1,6 @@
-"""What the process may use: CPUs, descriptors, memory, as limited by the affinity mask, cgroups (v1 and v2) and
-resource limits. Functions take the roots of the file systems, so that tests hand in trees of their own."""
+"""What the process may use: CPUs, descriptors, memory, as limited by the affinity mask, cgroups (v1 and v2)
+and resource limits. Functions take the roots of the file systems, so that tests hand in trees of their
+own."""
 
 import math
 import os
@@ -10,8 +11,8 @@ from pathlib import Path
 
 PROC = Path("/proc")
 
-# Beside connections: the program's own files, listeners and eventfds of each worker, admin and log descriptors,
-# and the pipes of splice(2).
+# Beside connections: the program's own files, listeners and eventfds of each worker, admin and log
+# descriptors, and the pipes of splice(2).
 DESCRIPTORS_RESERVED = 64
 DESCRIPTORS_PER_WORKER = 48
 # A proxied connection has a client's side and an upstream's side.
@@ -130,8 +131,8 @@ def sys_maximum(proc: Path = PROC) -> int:
 
 
 def connection_limit(wanted: int | None, *, descriptors: int, memory: int, workers: int) -> ConnectionLimit:
-    """How many client connections to allow: ``wanted`` (None: as many as descriptors and memory allow), lowered
-    with a warning when there are too few descriptors for it."""
+    """How many client connections to allow: ``wanted`` (None: as many as descriptors and memory allow),
+    lowered with a warning when there are too few descriptors for it."""
     spare = descriptors - DESCRIPTORS_RESERVED - DESCRIPTORS_PER_WORKER * workers
     by_descriptors = max(LEAST_CONNECTIONS, spare // DESCRIPTORS_PER_CONNECTION)
     if wanted is None:
@@ -140,8 +141,8 @@ def connection_limit(wanted: int | None, *, descriptors: int, memory: int, worke
         if chosen < 1000 and by_descriptors <= by_memory:
             return ConnectionLimit(
                 chosen,
-                f"only {descriptors} file descriptors are allowed, so at most {chosen} connections are served; "
-                "raise the hard limit (ulimit -Hn, LimitNOFILE= of systemd) to serve more",
+                f"only {descriptors} file descriptors are allowed, so at most {chosen} connections are "
+                "served; raise the hard limit (ulimit -Hn, LimitNOFILE= of systemd) to serve more",
             )
         return ConnectionLimit(chosen)
     if wanted <= by_descriptors:
