@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
@@ -38,10 +39,14 @@ class FastmeshError(Exception):
 
 
 class ConfigError(FastmeshError):
-    """A configuration is invalid: `problems` holds every finding, errors and warnings, in file order."""
+    """A configuration is invalid: `problems` holds every finding, errors and warnings, in file order.
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    `files` are the files and folders that were read or looked for: a change of one of them may be the cure.
+    """
+
+    def __init__(self, problems: Iterable[Problem], files: Iterable[Path] = ()) -> None:
         self.problems: tuple[Problem, ...] = tuple(problems)
+        self.files: tuple[Path, ...] = tuple(files)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
