@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from email.utils import formatdate
+from http import HTTPStatus
 
 import h11
 import trio
@@ -197,7 +198,7 @@ async def _reject(connection: _Connection, error: h11.RemoteProtocolError) -> No
 
 async def _send(connection: _Connection, response: Response, *, head_only: bool, close: bool) -> None:
     headers = [
-        ("date", formatdate(usegmt=True)),
+        ("date", time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())),
         ("server", "fastmesh"),
         ("content-type", response.content_type),
         ("content-length", str(len(response.body))),
@@ -208,7 +209,8 @@ async def _send(connection: _Connection, response: Response, *, head_only: bool,
     if close:
         headers.append(("connection", "close"))
     protocol = connection.protocol
-    parts = [protocol.send(h11.Response(status_code=response.status, headers=headers)) or b""]
+    reason = HTTPStatus(response.status).phrase.encode()
+    parts = [protocol.send(h11.Response(status_code=response.status, headers=headers, reason=reason)) or b""]
     if not head_only:
         parts.append(protocol.send(h11.Data(data=response.body)) or b"")
     parts.append(protocol.send(h11.EndOfMessage()) or b"")

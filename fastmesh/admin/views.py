@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from fastmesh.admin.control import ControlPlane
-from fastmesh.model import Config
+from fastmesh.model import Address, Bind, Config
 from fastmesh.model.stats import Stats
 
 MASK = "***"
@@ -45,6 +45,8 @@ def _plain(value: Any) -> Any:
     text.)"""
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, Address | Bind):
+        return value.text
     if isinstance(value, msgspec.Struct):
         fields = {name: getattr(value, name) for name in value.__struct_fields__}
         return {name.rstrip("_"): _plain(item) for name, item in fields.items() if item is not msgspec.UNSET}

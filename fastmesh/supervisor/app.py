@@ -19,7 +19,7 @@ from fastmesh.errors import StartError
 from fastmesh.model import Config
 from fastmesh.model.stats import Stats
 from fastmesh.observability.metrics import ReloadCounts
-from fastmesh.supervisor import resources
+from fastmesh.supervisor import memory, resources
 from fastmesh.supervisor.dataplane import DataPlane
 from fastmesh.supervisor.drain import Exit, Shutdown, drain
 from fastmesh.supervisor.keeper import ConfigKeeper
@@ -62,6 +62,7 @@ async def serve(file: str, parts: Parts) -> Exit:
                 )
                 nursery.start_soon(go_on, "resolving host names", refresh_names, keeper)
                 control.started = True
+                memory.give_back()
                 log.info("%s", describe_start(data_plane.stats(), admin_sockets, workers))
 
                 # Serve, then stop in reverse order.

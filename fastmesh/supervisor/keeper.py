@@ -14,6 +14,7 @@ from fastmesh.errors import ConfigError, Problem, StartError
 from fastmesh.model import Config
 from fastmesh.observability import logs
 from fastmesh.observability.metrics import ReloadCounts
+from fastmesh.supervisor import memory
 from fastmesh.supervisor.accesslog import AccessLogFile
 from fastmesh.supervisor.dataplane import ApplyResult, DataPlane
 from fastmesh.supervisor.parts import Loaded, Parts, Resolved
@@ -74,6 +75,7 @@ class ConfigKeeper:
                 log.exception("%s: reading the configuration failed in an unexpected way", why)
                 outcome = self._outcome("refused", error=f"{type(error).__name__}: {error}")
             self._record(outcome, why)
+            memory.give_back()
             return outcome
 
     async def refresh_names(self) -> None:
