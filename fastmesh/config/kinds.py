@@ -54,6 +54,11 @@ class Kind(Protocol):
 
     def schema(self) -> Schema: ...
 
+    @property
+    def label(self) -> str:
+        """The type, for the documentation's tables."""
+        ...
+
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` was probably meant to be, as a suggestion."""
@@ -65,10 +70,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     return f"did you mean `{folded[close[0]]}`?" if close else None
 
 
-def one_of(words: Iterable[str]) -> str:
+def one_of(words: Iterable[str], joint: str = "or") -> str:
     """`a`, `b` or `c`."""
     quoted = [f"`{word}`" for word in words]
-    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} {joint} {quoted[-1]}"
+
+
+def all_of(words: Iterable[str]) -> str:
+    """`a`, `b` and `c`."""
+    return one_of(words, "and")
 
 
 def problem(node: Node, message: str, suggestion: str | None = None) -> _Invalid:
@@ -120,9 +130,12 @@ class Text:
     def schema(self) -> Schema:
         schema: Schema = {"type": ["string", "number", "boolean"]}
         if self.pattern:
-            schema = {"type": "string", "pattern": self.pattern}
-            return {"anyOf": [schema, VARIABLE_SCHEMA]}
+            return {"anyOf": [{**schema, "pattern": self.pattern}, VARIABLE_SCHEMA]}
         return schema
+
+    @property
+    def label(self) -> str:
+        return "text"
 
 
 class Quantity(Text):
@@ -131,6 +144,7 @@ class Quantity(Text):
     def __init__(
         self,
         says: str,
+        what: str,
         parse: Callable[[str], float],
         show: Callable[[Any], str],
         pattern: str,
@@ -138,6 +152,7 @@ class Quantity(Text):
         most: float | None,
         words: Mapping[str, Any],
     ) -> None:
+        self.what = what
         choices = "".join(f"|{word}" for word in words)
         super().__init__(says, self._bounded, f"^({pattern}{choices})$", words)
         self.parse = parse
@@ -155,6 +170,13 @@ class Quantity(Text):
             raise Wrong(f"`{text}` is too large", f"the most is {self.show(self.most)}")
         return value
 
+    def schema(self) -> Schema:
+        return {"anyOf": [{"type": "string", "pattern": self.pattern}, VARIABLE_SCHEMA]}
+
+    @property
+    def label(self) -> str:
+        return self.what + "".join(f" or `{word}`" for word in self.words)
+
 
 NONE: Final[Mapping[str, Any]] = {"none": None}
 
@@ -164,19 +186,21 @@ def duration(least: float = 0.001, most: float | None = None, none: bool | float
     says = "a duration such as `2s`" + (", or `none`" if none else "")
     pattern = f"(?=.)(?:{DURATION_PATTERN})"
     words = {} if none is False else NONE if none is True else {"none": none}
-    return Quantity(says, parse_duration, format_duration, pattern, least, most, words)
+    return Quantity(says, "duration", parse_duration, format_duration, pattern, least, most, words)
 
 
 def size(least: int = 1, most: int | None = None, none: bool = False) -> Quantity:
     """Bytes, written `16KiB`; `none` for no limit where allowed."""
     says = "a size such as `16KiB`" + (", or `none`" if none else "")
-    return Quantity(says, parse_size, format_size, SIZE_PATTERN, least, most, NONE if none else {})
+    return Quantity(says, "size", parse_size, format_size, SIZE_PATTERN, least, most, NONE if none else {})
 
 
 def share(least: float = 0.0, most: float | None = None, none: bool = False) -> Quantity:
     """A fraction, written `20%`; `none` for no limit where allowed."""
     says = "a percentage such as `20%`" + (", or `none`" if none else "")
-    return Quantity(says, parse_share, format_share, SHARE_PATTERN, least, most, NONE if none else {})
+    return Quantity(
+        says, "share", parse_share, format_share, SHARE_PATTERN, least, most, NONE if none else {}
+    )
 
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,30}")
@@ -230,6 +254,10 @@ class Integer:
             return {"anyOf": [number, {"enum": list(self.words)}, VARIABLE_SCHEMA]}
         return {"anyOf": [number, VARIABLE_SCHEMA]}
 
+    @property
+    def label(self) -> str:
+        return f"number, {self.least:,} to {self.most:,}" + "".join(f", or `{word}`" for word in self.words)
+
 
 class Boolean:
     """`true` or `false`."""
@@ -256,6 +284,10 @@ class Boolean:
     def schema(self) -> Schema:
         return {"anyOf": [{"type": "boolean"}, VARIABLE_SCHEMA]}
 
+    @property
+    def label(self) -> str:
+        return self.says
+
 
 class Choice:
     """One of a few words, each standing for a value; the words of `unbuilt` are refused as not built yet."""
@@ -279,6 +311,10 @@ class Choice:
 
     def schema(self) -> Schema:
         return {"anyOf": [{"enum": list(self.words)}, VARIABLE_SCHEMA]}
+
+    @property
+    def label(self) -> str:
+        return self.says
 
 
 class ListOf:
@@ -307,6 +343,10 @@ class ListOf:
         if not self.empty:
             many["minItems"] = 1
         return {"anyOf": [many, self.item.schema()]} if self.single else many
+
+    @property
+    def label(self) -> str:
+        return f"{self.item.label}, or a list of them" if self.single else f"list of: {self.item.label}"
 
 
 class Item(NamedTuple):
@@ -362,6 +402,10 @@ class MapOf:
         if not self.empty:
             schema["minProperties"] = 1
         return schema
+
+    @property
+    def label(self) -> str:
+        return f"mapping of names to: {self.value.label}"
 
 
 class Field:
@@ -426,8 +470,9 @@ class Values:
 class Section:
     """A mapping with known keys, as Values. Messages call it `title`: "a route", "service `{name}`"."""
 
-    def __init__(self, title: str, fields: Mapping[str, Field]) -> None:
+    def __init__(self, title: str, fields: Mapping[str, Field], rules: Schema | None = None) -> None:
         self.title = title
+        self.rules = rules or {}  # what the schema says of keys that depend on each other
         self.fields = fields
         self.says = f"a mapping with {one_of(list(fields)[:3])}" if len(fields) < 4 else "a mapping"
 
@@ -464,7 +509,11 @@ class Section:
         required = [name for name, field in self.fields.items() if field.required]
         if required:
             schema["required"] = required
-        return schema
+        return schema | self.rules
+
+    @property
+    def label(self) -> str:
+        return "mapping"
 
 
 class ByShape:
@@ -489,6 +538,10 @@ class ByShape:
     def schema(self) -> Schema:
         return {"anyOf": [kind.schema() for kind in self.kinds.values() if kind is not None]}
 
+    @property
+    def label(self) -> str:
+        return ", or ".join(kind.label for kind in self.kinds.values() if kind is not None)
+
 
 class Named:
     """A kind whose schema stands once in `$defs` and is referred to by name."""
@@ -504,3 +557,7 @@ class Named:
 
     def schema(self) -> Schema:
         return {"$ref": f"#/$defs/{self.name}"}
+
+    @property
+    def label(self) -> str:
+        return self.kind.label

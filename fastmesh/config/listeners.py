@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from fastmesh.config.kinds import INVALID, Item, Values, did_you_mean, one_of, problem
+from fastmesh.config.kinds import INVALID, Item, Values, all_of, did_you_mean, one_of, problem
 from fastmesh.config.services import Draft
 from fastmesh.config.source import Node
 from fastmesh.model import Bind, Forward, Forwarded, Listener, Redirect, Respond, Route
@@ -97,8 +97,7 @@ def build_route(values: Values, services: dict[str, Draft]) -> Route | None:
         if actions:
             problem(
                 values.keys[actions[1]],
-                f"a route has one of `service`, `redirect` and `respond`, and this has {one_of(actions)} "
-                "as well",
+                f"a route has one of `service`, `redirect` and `respond`, and this has {all_of(actions)}",
                 "remove one, or make two routes of it",
             )
         else:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from fastmesh.config import texts
 from fastmesh.config.expand import Expander
@@ -49,11 +50,24 @@ def load(path: str | Path, *, env: Mapping[str, str] = os.environ) -> Loaded:
 
     Raises ConfigError with every problem found, each at its place; its `files` are those to watch for a cure.
     """
-    main = Path(path)
-    expander = Expander(env)
-    document = read_document(main, str(path), expander)
+    collecting = gc.isenabled()
+    gc.disable()  # many objects and no garbage: half of the time would go to looking for some
+    try:
+        config, files, problems = _load(Path(path), str(path), Expander(env))
+    finally:
+        if collecting:
+            gc.enable()
+    if config is None or any(found.severity == "error" for found in problems):
+        raise ConfigError(problems, files)
+    return Loaded(config, files, problems)
+
+
+def _load(
+    main: Path, name: str, expander: Expander
+) -> tuple[Config | None, tuple[Path, ...], tuple[Problem, ...]]:
+    document = read_document(main, name, expander)
     documents = [document]
-    values = _read_root(document, ROOT, "listeners:\\n  web: {bind: ':8080', service: …}")
+    values = _read_root(document, ROOT, "at least `listeners:` and `services:`")
     parts: list[dict[str, Item]] = []
     watched: list[Path] = [main]
     if values is not None:
@@ -65,16 +79,17 @@ def load(path: str | Path, *, env: Mapping[str, str] = os.environ) -> Loaded:
                 watched.append(file)
                 part = read_document(file, str(file), expander)
                 documents.append(part)
-                part_values = _read_root(part, REGISTRY_FILE, "services: …")
+                part_values = _read_root(part, REGISTRY_FILE, "`services:`")
                 if part_values is not None:
                     parts.append(part_values.get("services", {}))
     drafts = join(parts)
     config = None if values is None else _build(values, drafts, expander)
-    files = tuple(dict.fromkeys([*watched, *expander.files]))
-    problems = _in_order(documents)
-    if config is None or any(found.severity == "error" for found in problems):
-        raise ConfigError(problems, files)
-    return Loaded(config, files, problems)
+    problems = _in_order(documents, expander.secrets)
+    for document in documents:
+        document.root = (
+            None  # a node refers to its document: without this, the tree would wait for the collector
+        )
+    return config, tuple(dict.fromkeys([*watched, *expander.files])), problems
 
 
 def registry_files(folder: Path, node: Node | None = None) -> list[Path]:
@@ -105,18 +120,27 @@ def _read_root(document: Document, section: Any, example: str) -> Values | None:
     return None if values is INVALID else values
 
 
-def _in_order(documents: Iterable[Document]) -> tuple[Problem, ...]:
+def _in_order(documents: Iterable[Document], secrets: Iterable[str]) -> tuple[Problem, ...]:
+    """The problems of all documents, each once, in the order of files and lines, with secrets masked."""
     found: list[Problem] = []
     for document in documents:
         found.extend(sorted(document.problems, key=lambda item: (item.line, item.column)))
+    for secret in sorted({text for text in secrets if text}, key=len, reverse=True):
+        found = [_masked(problem, secret) if secret in str(problem) else problem for problem in found]
     return tuple(dict.fromkeys(found))
+
+
+def _masked(problem: Problem, secret: str) -> Problem:
+    """`problem` without the text that a `${file:…}` brought in."""
+    suggestion = problem.suggestion and problem.suggestion.replace(secret, "***")
+    return structs.replace(problem, message=problem.message.replace(secret, "***"), suggestion=suggestion)
 
 
 def _build(values: Values, drafts: dict[str, Draft], expander: Expander) -> Config:
     get = values.get
     inherited = Inherited(get("defaults"))
     services: dict[str, Service] = {name: build_service(draft, inherited) for name, draft in drafts.items()}
-    admin = _admin(get("admin"))
+    admin = _admin(values)
     trusted = tuple(dict.fromkeys([network for _, network in get("trusted_proxies", ())]))
     listeners = _listeners(values, drafts, admin, trusted, services)
     access_log = get("access_log")
@@ -141,11 +165,12 @@ def _struct(kind: Any, values: Values | None) -> Any:
     return kind() if values is None else kind(**values.values)
 
 
-def _admin(value: Any) -> Admin:
-    """A bind's text, None for `off`, or the Values of a mapping; `default` when the key is not written."""
-    if isinstance(value, Values):
-        return Admin(**value.values)
-    return Admin(value) if value is not None else Admin()
+def _admin(values: Values) -> Admin:
+    """`admin` is a bind's text, None for `off`, or a mapping."""
+    if "admin" not in values.values:
+        return Admin()
+    value = values.get("admin")
+    return Admin(**value.values) if isinstance(value, Values) else Admin(value)
 
 
 def _listeners(

@@ -379,8 +379,13 @@ def _report_syntax(document: Document, error: yaml.YAMLError) -> None:
     problem = str(getattr(error, "problem", error))
     line, column = mark.line, mark.column
     advice = next((text for start, text in _SYNTAX_ADVICE if start in problem), None)
-    if "cannot start any token" in problem:
-        character = document.line(line)[column : column + 1]
+    text = document.line(line)
+    character = text[column : column + 1]
+    if "${" in text[: column + 1] and "flow" in str(getattr(error, "context", "")):
+        problem, advice = "`${…}` inside `{ }` or `[ ]` must be in quotes", 'write `"${VAR}"`'
+    elif character == ":" and "did not find expected node content" in problem:
+        problem, advice = "a value cannot start with `:` inside `{ }` or `[ ]`", "put it in quotes"
+    elif "cannot start any token" in problem:
         if character == "\t":
             problem, advice = "a tab cannot indent", "indent with spaces"
         else:

@@ -114,6 +114,7 @@ _HASH_KEY = ByShape(
                 Text("a parameter's name", texts.parse_line), "A parameter of the query, as it is encoded."
             ),
         },
+        {"minProperties": 1, "maxProperties": 1},
     ),
 )
 _POLICY = Choice(POLICIES, UNBUILT_POLICIES, "policy")
@@ -315,6 +316,7 @@ _PATH = ByShape(
                 "The whole path, by a regular expression that runs in linear time. Not built yet: an error.",
             ),
         },
+        {"minProperties": 1, "maxProperties": 1},
     ),
 )
 _REWRITE = Section(
@@ -399,6 +401,7 @@ ROUTE: Final = Section(
         "redirect": Field(_REDIRECT, "Answers with a redirect.", example={"to": "/new"}),
         "respond": Field(_RESPOND, "Answers by itself.", example={"status": 200, "body": "pong\n"}),
     },
+    {"oneOf": [{"required": [key]} for key in ("service", "redirect", "respond")]},
 )
 _ROUTES = ByShape(
     "a list of routes, or a mapping of path prefixes to services",
@@ -461,6 +464,7 @@ LISTENER: Final = Section(
         ),
         "service": Field(_TARGET, "The one service of a listener without routes.", example="postgres"),
     },
+    {"oneOf": [{"required": [key]} for key in ("routes", "service")]},
 )
 
 _ADMIN_BIND = Text("an address such as `127.0.0.1:9400`, or `off`", texts.parse_admin)

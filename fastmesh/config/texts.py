@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from collections.abc import Callable
 
 from fastmesh.config.kinds import Wrong
@@ -99,8 +100,9 @@ def _ip_address(host: str, text: str) -> str | None:
             ) from None
     if host and host[-1].isdigit() and host.replace(".", "").isdigit():
         try:
-            return str(ipaddress.IPv4Address(host))
-        except ValueError:
+            socket.inet_pton(socket.AF_INET, host)  # as strict as ipaddress, and much faster
+            return host
+        except OSError:
             raise Wrong(
                 f"`{host}` is not an IPv4 address", "four numbers from 0 to 255, without leading zeros"
             ) from None

@@ -30,7 +30,7 @@ class Admin(Struct, frozen=True):
 
 
 class Drain(Struct, frozen=True):
-    """Seconds from the drain signal to the closing of listeners, and from there to the end (inf: no limit)."""
+    """Seconds from the drain signal to the closing of listeners, and from there to the end (inf: none)."""
 
     delay: float = 0.0
     timeout: float = 30.0

@@ -11,13 +11,17 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from fastmesh._native.base.slot_t cimport slot_t
 
-ctypedef enum lb_policy_t:
+# Policies, `lb_t.policy`.
+cdef enum:
     LB_ROUND_ROBIN = 0
     LB_RANDOM = 1
     LB_LEAST_REQUEST = 2
     LB_RING_HASH = 3
     LB_MAGLEV = 4
     LB_POLICY_COUNT = 5
+
+cdef enum:
+    LB_WEIGHT_MAX = 1 << 20  # a larger weight is taken for this one
 
 ctypedef struct lb_options_t:
     uint32_t ring_size  # points of a ring, at least; 0: 1,024. See ring_hash.pxd for how weights scale it
@@ -52,7 +56,8 @@ ctypedef struct lb_t:
     uint64_t serial  # never used twice, so that a state knows whether it belongs to this block
     uint32_t policy
     uint32_t n
-    uint32_t bounded_load
+    uint32_t bounded_load  # 1/1000; 0: off
+    double fair_scale  # 1000 * total_weight, for bounded load
     uint32_t ngroups
     uint64_t total_weight
     bint equal_weights  # all n weights are the same and not 0
@@ -74,7 +79,6 @@ ctypedef struct lb_t:
 ctypedef struct lb_turn_t:
     uint64_t due  # virtual time of the group's next turn; compared by wrapping difference
     uint32_t group
-    uint32_t weight
 
 ctypedef struct lb_state_t:
     # owner worker only
@@ -87,9 +91,9 @@ ctypedef struct lb_state_t:
     uint32_t *cursors  # owns; next member of each group
     lb_turn_t *heap  # owns; groups, the earliest turn first
     # survivors: what is left when most endpoints are not usable, refreshed at most every LB_SURVIVORS_MS
-    uint32_t survivor_capacity
     uint32_t survivor_count
-    uint32_t survivor_built_ms
+    uint32_t survivors_built_ms
+    uint32_t survivors_wanted  # the condition of those that are listed (lb_condition_t)
     uint32_t survivor_turn
     bint survivors_built
     uint32_t *survivors  # owns; endpoint indices

@@ -11,7 +11,7 @@ from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.base.timers cimport timer_t, wheel_t
 from fastmesh._native.lb.lb_t cimport lb_state_t
 from fastmesh._native.net.snap_t cimport listener_block_t, service_t, snap_t
-from fastmesh._native.proto.h1_t cimport h1_req_t, h1_resp_t
+from fastmesh._native.proto.h1_t cimport h1_limits_t, h1_req_t, h1_resp_t
 from fastmesh._native.sys.os cimport epoll_event
 
 cdef enum:
@@ -55,7 +55,7 @@ cdef enum conn_flag_t:
     F_TRUSTED = 512  # the peer's forwarding headers are believed
     F_CLOSE_AFTER_FLUSH = 1024
     F_LINGER_AFTER_FLUSH = 2048
-    F_PAUSED = 4096  # reading waits until the other side has flushed
+    F_HEAD_BEGUN = 4096  # client: a part of a request head is in `input`
 
 ctypedef struct address_t:
     # An address as the PROXY protocol and the forwarding headers need it
@@ -91,6 +91,7 @@ ctypedef struct conn_t:
     # clients, relays' client side, listening sockets
     socket_t *socket  # borrows
     address_t peer_address
+    address_t local_address
     uint8_t client_ip_len
     char client_ip[47]
     # upstreams
@@ -228,4 +229,5 @@ ctypedef struct worker_t:
     uint8_t *out  # OUT_BYTES
     h1_req_t request
     h1_resp_t response
+    h1_limits_t response_limits
     epoll_event *events

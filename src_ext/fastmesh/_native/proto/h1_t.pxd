@@ -116,7 +116,7 @@ ctypedef struct h1_req_t:
     slice_t host  # authority of an absolute-form target, else the Host field, with port; ptr NULL: none (HTTP/1.0)
     slice_t host_name  # the same without port and without one trailing dot; brackets of an IPv6 address stay
     # framing
-    uint64_t content_length  # of H1_BODY_LENGTH, else 0
+    uint64_t content_length  # of H1_BODY_LENGTH: at least 1, else 0
     uint32_t nfields
     uint32_t head_start  # leading CRLFs that were skipped
     uint32_t head_len  # from `buf` to the first byte after the blank line: what the parser returned
@@ -133,12 +133,14 @@ ctypedef struct h1_req_t:
     uint8_t is_head
     uint8_t is_idempotent  # RFC 9110 9.2.2: GET HEAD OPTIONS PUT DELETE TRACE
     uint8_t drops  # some field has H1_F_DROP
+    uint8_t has_length  # a Content-Length came with it (`Content-Length: 0` gives H1_BODY_NONE)
+    uint8_t respell_framing  # Content-Length with leading zeros, Transfer-Encoding not in lower case: write our own
     uint8_t bare_query  # absolute-form `http://h?q`: `target` starts with `?` and needs a `/` before it
     field_t fields[256]
 
 ctypedef struct h1_resp_t:
     slice_t reason  # may be empty
-    uint64_t content_length  # of H1_BODY_LENGTH; for HEAD and 304 what the field said
+    uint64_t content_length  # of H1_BODY_LENGTH (at least 1); for HEAD and 304 what the field said; else 0
     uint32_t nfields
     uint32_t head_len
     uint32_t seen
@@ -151,6 +153,9 @@ ctypedef struct h1_resp_t:
     uint8_t informational  # 1xx other than 101: another head follows
     uint8_t drops  # some field has H1_F_DROP
     uint8_t respell  # some field has H1_F_FOLDED or H1_F_RESPACE
+    uint8_t has_length  # a valid Content-Length came with it and may be passed on (`: 0` gives H1_BODY_NONE)
+    uint8_t respell_framing  # as in h1_req_t
+    uint8_t plain_line  # HTTP/1.1 and a regular status line: can be copied
     const uint8_t *head  # the buffer that was parsed
     field_t fields[256]
 
@@ -170,14 +175,15 @@ ctypedef struct h1_forward_t:
     uint8_t te_trailers  # send `TE: trailers`
     uint64_t content_length
     slice_t path  # ptr not NULL: replaces the path, the query stays
-    slice_t host_override  # ptr not NULL: replaces Host; also what an HTTP/1.0 request without Host gets
+    slice_t host_override  # ptr not NULL: replaces Host
+    slice_t host_default  # Host of an HTTP/1.0 request that has none: the endpoint's address
 
 ctypedef struct h1_reply_t:
     uint8_t client_minor
     uint8_t close  # add `Connection: close`
     uint8_t keep_alive_10  # a client of HTTP/1.0 asked for keep-alive and gets it: `Connection: keep-alive`
-    # Framing towards the client. LENGTH, CHUNKED, UNTIL_CLOSE (neither field); NONE keeps the Content-Length that
-    # came with an answer to HEAD or a 304, and sends none with 1xx and 204.
+    # Framing towards the client: LENGTH, CHUNKED, UNTIL_CLOSE (neither field). NONE keeps the Content-Length of an
+    # answer to HEAD, of a 304 and of an empty body, and sends none with 1xx and 204.
     uint8_t body
     uint8_t trailers  # trailers are passed on, so is the Trailer field
     slice_t date  # 29 bytes, added when the response has no Date; ptr NULL: never add
