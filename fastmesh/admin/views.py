@@ -8,52 +8,23 @@ from typing import Any
 import msgspec
 
 from fastmesh.admin.control import ControlPlane
-from fastmesh.model import Address, Bind, Config
+from fastmesh.config import as_public_dict
 from fastmesh.model.stats import Stats
 
 MASK = "***"
 
 
 def mask(value: Any, secrets: tuple[str, ...]) -> Any:
-    """``value`` (of dicts, lists and scalars) with each secret text replaced wherever a string holds it."""
+    """``value`` (of dicts, lists and scalars) with each secret text replaced wherever a string holds it.
+    (What `as_public_dict` does for the configuration, for the problems of a refused one.)"""
     if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, MASK)
+        for secret in sorted(secrets, key=len, reverse=True):
+            value = value.replace(secret, MASK) if len(secret) > 3 else value
         return value
     if isinstance(value, dict):
-        return {mask(key, secrets): mask(item, secrets) for key, item in value.items()}
+        return {key: mask(item, secrets) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [mask(item, secrets) for item in value]
-    return value
-
-
-def config_as_data(config: Config) -> dict[str, Any]:
-    """``config`` with all defaults filled in and secrets masked. Durations are seconds, sizes bytes."""
-    data: dict[str, Any] = {
-        name: _plain(getattr(config, name)) for name in config.__struct_fields__ if name != "secrets"
-    }
-    if config.admin.token is not None:
-        data["admin"]["token"] = MASK
-    # The longest first, so that a secret that holds another one is masked whole.
-    secrets = sorted((text for text in config.secrets.texts if text), key=len, reverse=True)
-    masked: dict[str, Any] = mask(data, tuple(secrets))
-    return masked
-
-
-def _plain(value: Any) -> Any:
-    """Dicts, lists and scalars. (`msgspec.to_builtins` would write bytes as base64; bodies read better as
-    text.)"""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    if isinstance(value, Address | Bind):
-        return value.text
-    if isinstance(value, msgspec.Struct):
-        fields = {name: getattr(value, name) for name in value.__struct_fields__}
-        return {name.rstrip("_"): _plain(item) for name, item in fields.items() if item is not msgspec.UNSET}
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
     return value
 
 
@@ -62,9 +33,9 @@ def config_view(control: ControlPlane) -> dict[str, Any]:
     config = control.config()
     return {
         "file": control.config_file(),
-        "last_reload": mask(_plain(outcome), config.secrets.texts),
+        "last_reload": mask(msgspec.to_builtins(outcome), config.secrets.texts),
         "reloads": msgspec.to_builtins(control.reload_counts()),
-        "config": config_as_data(config),
+        "config": as_public_dict(config),
     }
 
 

@@ -79,7 +79,9 @@ class Origin:
         return protocol.our_state is h11.DONE and protocol.their_state is h11.DONE
 
 
-def _next_event(connection: socket.socket, protocol: h11.Connection) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+def _next_event(
+    connection: socket.socket, protocol: h11.Connection
+) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
     while True:
         event = protocol.next_event()
         if event is not h11.NEED_DATA:

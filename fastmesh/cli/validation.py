@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-import msgspec
-
 from fastmesh import config
+from fastmesh.config.schema import json_schema
 from fastmesh.errors import ConfigError, Problem
 
 
@@ -19,20 +18,14 @@ def check(file: str, form: str) -> int:
     except ConfigError as error:
         problems, valid = error.problems, False
     if form == "json":
-        found = msgspec.to_builtins(problems)
-        print(json.dumps({"valid": valid, "problems": found}, indent=2, ensure_ascii=False))
+        print(config.render_json(problems), end="")
     else:
-        if problems:
-            print(config.render(problems))
-        print(f"{file}: {'valid' if valid else _count(problems)}")
+        print(config.render_text(problems), end="")
+        if valid:
+            print(f"{file}: valid")
     return 0 if valid else 1
-
-
-def _count(problems: tuple[Problem, ...]) -> str:
-    errors = sum(problem.severity == "error" for problem in problems)
-    return f"invalid, {errors} error{'' if errors == 1 else 's'}"
 
 
 def schema_text() -> str:
     """The JSON Schema as indented JSON."""
-    return json.dumps(config.schema(), indent=2, ensure_ascii=False)
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False)

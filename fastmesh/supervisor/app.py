@@ -20,10 +20,9 @@ from fastmesh.model import Config
 from fastmesh.model.stats import Stats
 from fastmesh.observability.metrics import ReloadCounts
 from fastmesh.supervisor import memory, resources
-from fastmesh.supervisor.dataplane import DataPlane
+from fastmesh.supervisor.dataplane import DataPlane, DataPlaneFactory
 from fastmesh.supervisor.drain import Exit, Shutdown, drain
 from fastmesh.supervisor.keeper import ConfigKeeper
-from fastmesh.supervisor.parts import Parts
 
 log = logging.getLogger("fastmesh")
 
@@ -32,13 +31,13 @@ RESOLVE_SECONDS = 30.0
 RESTART_SECONDS = 5.0
 
 
-async def serve(file: str, parts: Parts) -> Exit:
+async def serve(file: str, build_data_plane: DataPlaneFactory) -> Exit:
     """Runs fastmesh with the configuration ``file`` until it is told to stop.
 
     Raises ConfigError for an invalid file and StartError when something cannot start, in an ExceptionGroup.
     """
     shutdown = Shutdown()
-    keeper = ConfigKeeper(file, parts)
+    keeper = ConfigKeeper(file)
     data_plane: DataPlane | None = None
     admin_sockets: list[socket.socket] = []
     outcome = Exit.FORCED  # what holds when everything is cancelled by a second signal
@@ -50,16 +49,15 @@ async def serve(file: str, parts: Parts) -> Exit:
                 # Start, in order. Nothing is served before everything is known to be able to start.
                 config = await keeper.load()
                 workers = config.workers or resources.available_cpus()
-                data_plane = parts.data_plane(workers=workers, connection_limit=connections(config, workers))
+                limit = connections(config, workers)
+                data_plane = build_data_plane(workers=workers, connection_limit=limit)
                 control = Control(keeper, data_plane, shutdown)
                 admin_sockets = await bind_everything(keeper, data_plane)
                 data_plane.start()
                 if admin_sockets:
                     server = AdminServer(Api(control, config.admin).respond)
                     nursery.start_soon(server.serve, admin_sockets)
-                nursery.start_soon(
-                    go_on, "watching the configuration", parts.watch, file, control.file_changed
-                )
+                nursery.start_soon(go_on, "watching the configuration", keeper.watch)
                 nursery.start_soon(go_on, "resolving host names", refresh_names, keeper)
                 control.started = True
                 memory.give_back()
@@ -118,9 +116,6 @@ class Control:
 
     async def reload(self) -> ReloadOutcome:
         return await self._keeper.reload("reload asked for")
-
-    async def file_changed(self) -> None:
-        await self._keeper.reload("file changed")
 
     def start_drain(self) -> None:
         self._shutdown.request("drain asked for")

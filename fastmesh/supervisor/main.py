@@ -6,24 +6,25 @@ import sys
 
 import trio
 
+from fastmesh.config import render_text
 from fastmesh.errors import ConfigError, FastmeshError, StartError
 from fastmesh.observability import logs
 from fastmesh.supervisor.app import serve
+from fastmesh.supervisor.dataplane import DataPlaneFactory
 from fastmesh.supervisor.drain import Exit
-from fastmesh.supervisor.parts import Parts
 
 
-def run(file: str, parts: Parts | None = None) -> Exit:
+def run(file: str, build_data_plane: DataPlaneFactory | None = None) -> Exit:
     """Serves with the configuration ``file`` until told to stop; what is wrong goes to stderr."""
     logs.set_up()
-    if parts is None:
-        from fastmesh.supervisor.real_parts import real_parts
+    if build_data_plane is None:
+        from fastmesh.engine import DataPlane
 
-        parts = real_parts()
+        build_data_plane = DataPlane
     failures: list[FastmeshError] = []
     code = Exit.FAILED
     try:
-        code = trio.run(serve, file, parts)
+        code = trio.run(serve, file, build_data_plane)
     except* (ConfigError, StartError) as group:
         failures = [error for error in group.exceptions if isinstance(error, FastmeshError)]
     except* KeyboardInterrupt:
@@ -35,7 +36,5 @@ def run(file: str, parts: Parts | None = None) -> Exit:
 
 def _explain(failure: FastmeshError) -> str:
     if isinstance(failure, ConfigError):
-        from fastmesh.config import render
-
-        return render(failure.problems)
+        return render_text(failure.problems).rstrip("\n")
     return f"fastmesh cannot start:\n{failure}"

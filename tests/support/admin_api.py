@@ -134,7 +134,11 @@ class RunningApi:
 
 @asynccontextmanager
 async def running_api(
-    admin: Admin | None = None, *, bind: str = "127.0.0.1:0", connections: int = 64, control: FakeControl | None = None
+    admin: Admin | None = None,
+    *,
+    bind: str = "127.0.0.1:0",
+    connections: int = 64,
+    control: FakeControl | None = None,
 ) -> AsyncIterator[RunningApi]:
     """Serves; ``admin`` is what the rules go by, ``bind`` where it really listens."""
     control = control or FakeControl()

@@ -1,7 +1,8 @@
 """A data plane in memory for tests of the control plane: it binds the listeners and serves nothing.
 
-Run as a script (``fake_data_plane.py FILE``) it is the whole of ``fastmesh run`` on this data plane. The environment
-``FAKE_BUSY`` then names a file whose number is what `busy` says, and each call goes to stderr as ``fake: …``.
+Run as a script (``fake_data_plane.py FILE``) it is the whole of ``fastmesh run`` on this data plane. The
+environment ``FAKE_BUSY`` then names a file whose number is what `busy` says, and each call goes to stderr as
+``fake: …``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from pathlib import Path
 
 from fastmesh.errors import StartError
 from fastmesh.model import Address, Config
-from fastmesh.model.stats import EndpointStats, Histogram, ListenerStats, PairStats, ServiceStats, Stats, WorkerStats
+from fastmesh.model.stats import (
+    EndpointStats,
+    Histogram,
+    ListenerStats,
+    PairStats,
+    ServiceStats,
+    Stats,
+    WorkerStats,
+)
 
 EMPTY = Histogram("hdr", b"")
 EMPTY_SMALL = Histogram("small", b"")
@@ -151,9 +160,8 @@ class ScriptedDataPlane(FakeDataPlane):
 
 def main() -> int:
     from fastmesh.supervisor.main import run
-    from fastmesh.supervisor.real_parts import real_parts
 
-    return run(sys.argv[1], real_parts(data_plane=ScriptedDataPlane))
+    return run(sys.argv[1], ScriptedDataPlane)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ UNIX = Peer(unix=True)
 
 
 def status(method, peer, admin, **headers):
-    request = Request(method, "/x", "", {name.replace("_", "-"): value for name, value in headers.items()}, peer)
+    request = Request(
+        method, "/x", "", {name.replace("_", "-"): value for name, value in headers.items()}, peer
+    )
     refused = refusal(request, admin)
     return None if refused is None else refused.status
 

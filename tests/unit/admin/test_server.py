@@ -24,7 +24,9 @@ async def test_keep_alive_and_pipelining():
 
 
 @pytest.mark.trio
-@pytest.mark.parametrize("request_bytes", [b"GET /healthz HTTP/1.0\r\n\r\n", GET[:-2] + b"connection: close\r\n\r\n"])
+@pytest.mark.parametrize(
+    "request_bytes", [b"GET /healthz HTTP/1.0\r\n\r\n", GET[:-2] + b"connection: close\r\n\r\n"]
+)
 async def test_the_connection_ends_when_the_peer_wants_it(request_bytes):
     async with running_api() as api:
         client = await api.connect()
@@ -42,7 +44,11 @@ async def test_the_connection_ends_when_the_peer_wants_it(request_bytes):
         (b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"a" * 40_000, 431),
-        (b"POST /api/v1/reload HTTP/1.1\r\nhost: localhost\r\ncontent-length: 70000\r\n\r\n" + b"a" * 70_000, 413),
+        (
+            b"POST /api/v1/reload HTTP/1.1\r\nhost: localhost\r\ncontent-length: 70000\r\n\r\n"
+            + b"a" * 70_000,
+            413,
+        ),
     ],
 )
 async def test_bad_requests_are_answered_and_end(data, expected):
@@ -63,8 +69,10 @@ async def test_a_body_is_read_and_the_connection_goes_on():
     async with running_api() as api:
         client = await api.connect()
         async with client.stream:
-            head = b"POST /api/v1/reload HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n"
-            await client.send(head)
+            await client.send(
+                b"POST /api/v1/reload HTTP/1.1\r\nhost: localhost\r\n"
+                b"expect: 100-continue\r\ncontent-length: 4\r\n\r\n"
+            )
             assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 100 ")
             await client.send(b"body" + GET)
             assert (await client.answer())[0] == 200
@@ -73,7 +81,9 @@ async def test_a_body_is_read_and_the_connection_goes_on():
 
 
 @pytest.mark.trio
-@pytest.mark.parametrize("sent", [GET[:20], b"POST /api/v1/reload HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\nabc"])
+@pytest.mark.parametrize(
+    "sent", [GET[:20], b"POST /api/v1/reload HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\nabc"]
+)
 async def test_a_request_that_does_not_arrive_is_timed_out(monkeypatch, sent):
     monkeypatch.setattr(server, "HEAD_SECONDS", 0.1)
     async with running_api() as api:

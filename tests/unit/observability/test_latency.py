@@ -79,7 +79,10 @@ def test_the_report_sums_listeners_and_leaves_idle_endpoints_out():
         ),
         services=(ServiceStats("s", recorded("hdr", [100])),),
         endpoints=(endpoint("a", [100]), endpoint("b", []), endpoint("c", [1]), endpoint("d", [1])),
-        listeners=(ListenerStats("web", (), "http", 0, 0, 0, 0), ListenerStats("idle", (), "http", 0, 0, 0, 0)),
+        listeners=(
+            ListenerStats("web", (), "http", 0, 0, 0, 0),
+            ListenerStats("idle", (), "http", 0, 0, 0, 0),
+        ),
         workers=(),
         errors={},
         access_lines_dropped=0,
@@ -95,6 +98,8 @@ def test_the_report_sums_listeners_and_leaves_idle_endpoints_out():
 
 
 def test_hdrh_is_only_imported_when_somebody_asks():
-    code = "import sys, fastmesh.observability.latency; print([m for m in sys.modules if m.startswith('hdrh')])"
+    code = (
+        "import sys, fastmesh.observability.latency; print([m for m in sys.modules if m.startswith('hdrh')])"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -18,7 +18,13 @@ from fastmesh.model.stats import (
     Stats,
     WorkerStats,
 )
-from fastmesh.observability.metrics import BOUNDS, EndpointSeries, MetricsRenderer, ReloadCounts, bucket_counts
+from fastmesh.observability.metrics import (
+    BOUNDS,
+    EndpointSeries,
+    MetricsRenderer,
+    ReloadCounts,
+    bucket_counts,
+)
 
 EMPTY_SMALL = Histogram("small", b"")
 
@@ -75,7 +81,10 @@ def test_bounds_run_from_half_a_millisecond_to_a_minute():
 
 def test_the_names_of_the_contract():
     text = MetricsRenderer().render(
-        stats([endpoint("10.0.0.1:80", 6), endpoint("10.0.0.2:80", 1, state="down")], recorded("hdr", [700, 3000])),
+        stats(
+            [endpoint("10.0.0.1:80", 6), endpoint("10.0.0.2:80", 1, state="down")],
+            recorded("hdr", [700, 3000]),
+        ),
         ReloadCounts(applied=2, refused=1, last_successful=False),
     )
     found = samples(text)
@@ -108,15 +117,21 @@ def test_the_names_of_the_contract():
 @pytest.mark.skipif(not shutil.which("promtool"), reason="Debian's prometheus package is not installed")
 def test_promtool_has_nothing_to_say():
     endpoints = [endpoint(f'10.0.0.{i}:80"\n\\', i) for i in range(9)]
-    text = MetricsRenderer(series_limit=5).render(stats(endpoints, recorded("hdr", [1, 2, 10**9])), ReloadCounts())
-    result = subprocess.run(["promtool", "check", "metrics"], input=text, text=True, capture_output=True, check=False)
+    text = MetricsRenderer(series_limit=5).render(
+        stats(endpoints, recorded("hdr", [1, 2, 10**9])), ReloadCounts()
+    )
+    result = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, text=True, capture_output=True, check=False
+    )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 def test_the_rest_of_many_endpoints_is_summed():
     endpoints = [endpoint(f"e{i}", i) for i in range(6)] + [endpoint("x", 9, "t", "down")]
     found = samples(MetricsRenderer(series_limit=4).render(stats(endpoints), ReloadCounts()))
-    requests = {name: value for name, value in found.items() if name.startswith("fastmesh_endpoint_requests_total")}
+    requests = {
+        name: value for name, value in found.items() if name.startswith("fastmesh_endpoint_requests_total")
+    }
     assert requests == {
         **{f'fastmesh_endpoint_requests_total{{service="s",endpoint="e{i}"}}': i for i in range(4)},
         'fastmesh_endpoint_requests_total{service="s",endpoint="other"}': 4 + 5,

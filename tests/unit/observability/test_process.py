@@ -15,7 +15,9 @@ def test_they_agree_with_psutil():
     out = Exposition()
     process.add(out)
     found = {
-        line.split()[0]: float(line.split()[1]) for line in out.text().splitlines() if not line.startswith("#")
+        line.split()[0]: float(line.split()[1])
+        for line in out.text().splitlines()
+        if not line.startswith("#")
     }
     this = psutil.Process(os.getpid())
     assert found["process_resident_memory_bytes"] == pytest.approx(this.memory_info().rss, rel=0.05)
