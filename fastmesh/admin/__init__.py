@@ -1,0 +1,1 @@
+"""The admin API: health, metrics, what is configured and what happens, on trio and h11."""

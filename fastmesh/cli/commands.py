@@ -1,0 +1,303 @@
+"""The commands, as click declares them. Each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fastmesh import __version__
+from fastmesh.cli import admin_client
+from fastmesh.cli.admin_client import AdminUnreachable, Answer
+
+FORMATS = click.Choice(["text", "json"])
+
+
+class Command(click.Command):
+    """Keeps the line breaks of the epilog, which holds examples."""
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.epilog:
+            formatter.write_paragraph()
+            formatter.write("\n".join(self.epilog.strip("\n").splitlines()) + "\n")
+
+
+class Group(click.Group):
+    command_class = Command
+    format_epilog = Command.format_epilog  # type: ignore[assignment]
+
+
+def _admin_address(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    try:
+        return admin_client.normalise(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def admin_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--admin",
+        default=admin_client.DEFAULT_ADMIN,
+        show_default=True,
+        envvar="FASTMESH_ADMIN",
+        show_envvar=True,
+        metavar="ADDRESS",
+        callback=_admin_address,
+        help="Where the admin API listens: host:port or unix:/path.",
+    )(command)
+
+
+def token_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--token",
+        envvar="FASTMESH_ADMIN_TOKEN",
+        show_envvar=True,
+        metavar="TOKEN",
+        help="The token of `admin: {token: …}`, if the file has one.",
+    )(command)
+
+
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""
+Examples:
+  fastmesh demo                      try it: three origins behind a proxy
+  fastmesh run fastmesh.yaml         serve
+  fastmesh validate fastmesh.yaml    check a file first
+
+Exit codes: 0 done, 1 invalid configuration or start failed, 2 usage,
+3 forced by a second signal, 4 drain deadline passed.
+
+Completion: eval "$(fastmesh completion bash)" in ~/.bashrc (zsh and fish too).
+""",
+)
+@click.version_option(__version__, "-V", "--version", message="fastmesh %(version)s")
+def cli() -> None:
+    """fastmesh, a load balancer and service-mesh sidecar."""
+
+
+@cli.command(
+    epilog="""
+Example:
+  fastmesh run fastmesh.yaml
+
+A change of the file is in effect within a second. Signals: TERM and INT finish
+what is in progress and end (a second one cuts it off), HUP reads the file
+again, USR1 reopens the access log.
+Exit codes: 0 drained, 1 invalid configuration or start failed, 2 usage,
+3 forced by a second signal, 4 drain deadline passed.
+"""
+)
+@click.argument("file", type=click.Path(path_type=Path))
+def run(file: Path) -> None:
+    """Serve with the configuration FILE."""
+    # The process goes on as the bare supervisor: the modules of this command line take 1 MiB that an idle
+    # proxy need not hold. Same pid, same descriptors, same environment.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *_path_flag(), "-m", "fastmesh.supervisor", str(file)])
+
+
+def _path_flag() -> list[str]:
+    """``-P`` keeps the working directory out of the module path (a `yaml.py` in it must not be imported),
+    unless that is where fastmesh itself is imported from."""
+    package_root = Path(__file__).resolve().parents[2]
+    return [] if package_root == Path.cwd() else ["-P"]
+
+
+@cli.command(
+    epilog="""
+Examples:
+  fastmesh validate fastmesh.yaml
+  fastmesh validate --format json fastmesh.yaml    for editors and CI
+Exit codes: 0 valid, 1 invalid, 2 usage.
+"""
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--format", "form", type=FORMATS, default="text", show_default=True)
+def validate(file: Path, form: str) -> None:
+    """Check the configuration FILE and show everything that is wrong with it."""
+    from fastmesh.cli.validation import check
+
+    sys.exit(check(str(file), form))
+
+
+@cli.command(
+    epilog="""
+Example:
+  fastmesh schema > fastmesh.schema.json
+then begin a file with
+  # yaml-language-server: $schema=fastmesh.schema.json
+and an editor completes and checks it.
+"""
+)
+def schema() -> None:
+    """Print the JSON Schema of the configuration."""
+    from fastmesh.cli.validation import schema_text
+
+    click.echo(schema_text())
+
+
+@cli.command(
+    epilog="""
+Example:
+  fastmesh demo
+  fastmesh demo --host 0.0.0.0       inside a container
+It writes a commented fastmesh.yaml here (never over a file of yours; into
+shared memory if this folder cannot be written), starts three origins and
+serves, exactly as `fastmesh run` does, until Ctrl-C.
+"""
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address that the proxy and its admin API bind."
+)
+def demo(host: str) -> None:
+    """Try it: three origins, one of them slow, behind a proxy."""
+    from fastmesh.cli.demo import run_demo
+
+    sys.exit(run_demo(host))
+
+
+def _call(method: str, path: str, admin: str, *, token: str | None = None, seconds: float = 5.0) -> Answer:
+    try:
+        return admin_client.request(method, path, admin, token=token, seconds=seconds)
+    except AdminUnreachable as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+
+
+def _fail(answer: Answer) -> None:
+    """Prints why the admin API said no, and exits 1."""
+    try:
+        problem = answer.json()
+        text = "; ".join(str(problem[key]) for key in ("message", "hint") if problem.get(key))
+    except (ValueError, AttributeError):
+        text = ""
+    click.echo(text or f"the admin API answered {answer.status}: {answer.body.strip()}", err=True)
+    sys.exit(1)
+
+
+@cli.command(
+    epilog="""
+Example:
+  fastmesh reload
+A change of the file is noticed without this; it says what happened.
+Exit codes: 0 applied or unchanged, 1 refused or not running.
+"""
+)
+@admin_option
+@token_option
+def reload(admin: str, token: str | None) -> None:
+    """Let a running fastmesh read its configuration again."""
+    answer = _call("POST", "/api/v1/reload", admin, token=token, seconds=60)
+    if answer.status not in (200, 409):
+        _fail(answer)
+    outcome = answer.json()
+    click.echo(outcome["result"], err=outcome["result"] == "refused")
+    for line in (*outcome.get("changes", ()), *outcome.get("warnings", ())):
+        click.echo(f"  {line}")
+    for problem in outcome.get("problems", ()):
+        place = (
+            f"{problem['file']}:{problem['line']}:{problem['column']}" if problem["line"] else problem["file"]
+        )
+        advice = f"; {problem['suggestion']}" if problem.get("suggestion") else ""
+        click.echo(f"  {place}: {problem['message']}{advice}", err=True)
+    if outcome.get("error"):
+        click.echo(f"  {outcome['error']}", err=True)
+    sys.exit(1 if outcome["result"] == "refused" else 0)
+
+
+@cli.command(
+    epilog="""
+Examples:
+  fastmesh drain
+  fastmesh drain --wait              returns when the process has ended
+"""
+)
+@admin_option
+@token_option
+@click.option("--wait", is_flag=True, help="Wait until the process has ended.")
+def drain(admin: str, token: str | None, wait: bool) -> None:
+    """Let a running fastmesh finish what is in progress and end."""
+    answer = _call("POST", "/api/v1/drain", admin, token=token)
+    if answer.status != 202:
+        _fail(answer)
+    click.echo("draining")
+    while wait:
+        try:
+            admin_client.request("GET", "/healthz", admin, seconds=5)
+        except AdminUnreachable:
+            click.echo("ended")
+            return
+        time.sleep(0.1)
+
+
+@cli.command(
+    epilog="""
+Examples:
+  fastmesh healthcheck
+  fastmesh healthcheck --admin unix:/run/fm.sock
+  HEALTHCHECK CMD ["fastmesh", "healthcheck"]      in a Dockerfile
+Exit codes: 0 ready, 1 not ready or not running.
+"""
+)
+@admin_option
+@click.option("--timeout", "seconds", type=click.FloatRange(0.1, 60), default=3.0, show_default=True)
+def healthcheck(admin: str, seconds: float) -> None:
+    """Ask a running fastmesh whether traffic is welcome."""
+    answer = _call("GET", "/readyz", admin, seconds=seconds)
+    click.echo(answer.body.strip(), err=answer.status != 200)
+    sys.exit(0 if answer.status == 200 else 1)
+
+
+@cli.command(
+    epilog="""
+Examples:
+  fastmesh version
+  fastmesh version --format json
+"""
+)
+@click.option("--format", "form", type=FORMATS, default="text", show_default=True)
+def version(form: str) -> None:
+    """Print the version."""
+    import platform
+
+    if form == "json":
+        facts = {
+            "version": __version__,
+            "python": platform.python_version(),
+            "implementation": platform.python_implementation(),
+            "machine": platform.machine(),
+            "system": f"{platform.system()} {platform.release()}",
+        }
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        click.echo(f"fastmesh {__version__} (Python {platform.python_version()}, {platform.machine()})")
+
+
+@cli.command(
+    epilog="""
+Examples:
+  eval "$(fastmesh completion bash)"               in ~/.bashrc
+  eval "$(fastmesh completion zsh)"                in ~/.zshrc
+  fastmesh completion fish > ~/.config/fish/completions/fastmesh.fish
+"""
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script of a SHELL."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.UsageError(f"no completion for {shell}")
+    # The script itself, not `source()` of the class, which would first ask the shell for its version.
+    maker = kind(cli, {}, "fastmesh", "_FASTMESH_COMPLETE")
+    click.echo(maker.source_template % maker.source_vars())

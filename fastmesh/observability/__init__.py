@@ -1,0 +1,1 @@
+"""What others may look at: logs, Prometheus metrics, latency histograms."""

@@ -1,0 +1,239 @@
+"""`/metrics`: the data plane's `Stats` as Prometheus text.
+
+Histogram buckets are sums of HdrHistogram counts. A count belongs to the first bucket whose bound is not
+below the lowest value of the count, so a bound is exact to HdrHistogram's resolution (under 1 %). The sum
+adds up the middle of each count, so a mean is as exact.
+
+At most `ENDPOINT_SERIES` endpoints have series of their own, those that came first. The rest of a service is
+summed as ``endpoint="other"``; an endpoint never moves between the two, and what a vanished one had counted
+stays in the sum, so ``other`` never goes down.
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from functools import cache
+from itertools import accumulate, pairwise
+from operator import mul
+
+from msgspec import Struct
+
+from fastmesh import __version__
+from fastmesh.model.stats import EndpointStats, Histogram, HistogramLayout, Stats
+from fastmesh.observability import buckets, process
+from fastmesh.observability.exposition import Exposition
+
+BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+ENDPOINT_SERIES = 1000
+OTHER = "other"
+
+
+class ReloadCounts(Struct, frozen=True):
+    """How often a configuration was read while running, by result, and whether the last one was good."""
+
+    applied: int = 0
+    unchanged: int = 0
+    refused: int = 0
+    last_successful: bool = True
+
+
+@cache
+def _edges(name: HistogramLayout) -> tuple[int, ...]:
+    """Where to cut the counts so that each part is one bucket; the last part is +Inf's."""
+    lowest = buckets.scale(name).lowest
+    cuts = (bisect_right(lowest, round(bound * 1_000_000)) for bound in BOUNDS)
+    return (0, *cuts, len(lowest))
+
+
+def bucket_counts(histogram: Histogram) -> tuple[list[int], float]:
+    """(cumulative counts, one for each of `BOUNDS` and one for +Inf; sum in seconds)."""
+    counts = buckets.counts_of(histogram)
+    edges = _edges(histogram.layout)
+    parts = (sum(counts[low:high]) for low, high in pairwise(edges))
+    total = sum(map(mul, counts, buckets.scale(histogram.layout).middle))
+    return list(accumulate(parts)), total / 1_000_000
+
+
+class _Rest:
+    """The endpoints of one service that have no series of their own."""
+
+    def __init__(self) -> None:
+        self.gone = 0  # requests of endpoints that no longer exist, or whose counter began anew
+        self.last: dict[str, int] = {}
+
+    def update(self, requests: Mapping[str, int]) -> int:
+        for address, before in self.last.items():
+            if requests.get(address, 0) < before:
+                self.gone += before
+        self.last = dict(requests)
+        return self.gone + sum(requests.values())
+
+
+class EndpointSeries:
+    """Decides which endpoints have series of their own, and keeps the sums of the rest monotone."""
+
+    def __init__(self, limit: int = ENDPOINT_SERIES) -> None:
+        self._limit = limit
+        self._shown: set[tuple[str, str]] = set()
+        self._rest: dict[str, _Rest] = {}
+
+    def split(
+        self, endpoints: Iterable[EndpointStats]
+    ) -> tuple[list[EndpointStats], dict[str, tuple[int, int]]]:
+        """(endpoints with own series, {service: (requests of the rest, how many of the rest are up)})."""
+        endpoints = list(endpoints)
+        present = {(e.service, e.address) for e in endpoints}
+        self._shown &= present
+        shown: list[EndpointStats] = []
+        rest: dict[str, dict[str, int]] = {service: {} for service in self._rest}
+        rest_up: dict[str, int] = {}
+        for endpoint in endpoints:
+            key = (endpoint.service, endpoint.address)
+            if key not in self._shown:
+                known = self._rest.get(endpoint.service)
+                if len(self._shown) >= self._limit or (known and endpoint.address in known.last):
+                    rest.setdefault(endpoint.service, {})[endpoint.address] = endpoint.requests
+                    up = 1 if endpoint.state == "up" else 0
+                    rest_up[endpoint.service] = rest_up.get(endpoint.service, 0) + up
+                    continue
+                self._shown.add(key)
+            shown.append(endpoint)
+        sums = {}
+        for service, requests in rest.items():
+            total = self._rest.setdefault(service, _Rest()).update(requests)
+            sums[service] = (total, rest_up.get(service, 0))
+        return shown, sums
+
+
+class MetricsRenderer:
+    """Renders one scrape after another; safe to call from several threads."""
+
+    def __init__(self, series_limit: int = ENDPOINT_SERIES) -> None:
+        self._series = EndpointSeries(series_limit)
+        self._lock = threading.Lock()
+
+    def render(self, stats: Stats, reloads: ReloadCounts) -> str:
+        out = Exposition()
+        _requests(out, stats)
+        _connections(out, stats)
+        with self._lock:
+            shown, rest = self._series.split(stats.endpoints)
+        _endpoints(out, shown, rest)
+        _own_state(out, stats, reloads)
+        process.add(out)
+        return out.text()
+
+
+def _requests(out: Exposition, stats: Stats) -> None:
+    out.simple(
+        "fastmesh_requests_total",
+        "counter",
+        "Requests answered, by listener, service (empty: answered by the proxy itself) and status code.",
+        (
+            ({"listener": pair.listener, "service": pair.service, "code": code}, count)
+            for pair in stats.pairs
+            for code, count in sorted(pair.codes.items())
+        ),
+    )
+    name = "fastmesh_request_duration_seconds"
+    out.family(name, "histogram", "Time from the first byte of a request to the last byte of its response.")
+    for pair in stats.pairs:
+        counts, total = bucket_counts(pair.duration)
+        out.histogram(name, {"listener": pair.listener, "service": pair.service}, BOUNDS, counts, total)
+    name = "fastmesh_upstream_duration_seconds"
+    out.family(
+        name, "histogram", "Time that the endpoints of a service took, from request sent to response end."
+    )
+    for service in stats.services:
+        counts, total = bucket_counts(service.upstream_duration)
+        out.histogram(name, {"service": service.service}, BOUNDS, counts, total)
+
+
+def _connections(out: Exposition, stats: Stats) -> None:
+    out.simple(
+        "fastmesh_connections_active",
+        "gauge",
+        "Client connections that are open.",
+        (({"listener": item.listener}, item.connections_active) for item in stats.listeners),
+    )
+    out.simple(
+        "fastmesh_connections_total",
+        "counter",
+        "Client connections accepted.",
+        (({"listener": item.listener}, item.connections_total) for item in stats.listeners),
+    )
+    out.simple(
+        "fastmesh_bytes_total",
+        "counter",
+        "Bytes received from and sent to clients.",
+        (
+            ({"listener": item.listener, "direction": direction}, value)
+            for item in stats.listeners
+            for direction, value in (("received", item.bytes_received), ("sent", item.bytes_sent))
+        ),
+    )
+    upstream: dict[str, int] = {service.service: 0 for service in stats.services}
+    for endpoint in stats.endpoints:
+        open_now = endpoint.connections_active + endpoint.connections_idle
+        upstream[endpoint.service] = upstream.get(endpoint.service, 0) + open_now
+    out.simple(
+        "fastmesh_upstream_connections_active",
+        "gauge",
+        "Connections to the endpoints of a service that are open, in use or kept for the next request.",
+        (({"service": service}, count) for service, count in upstream.items()),
+    )
+
+
+def _endpoints(out: Exposition, shown: list[EndpointStats], rest: Mapping[str, tuple[int, int]]) -> None:
+    note = f'beyond {ENDPOINT_SERIES} endpoints the rest is summed as endpoint="{OTHER}".'
+    up = [({"service": e.service, "endpoint": e.address}, int(e.state == "up")) for e in shown]
+    up += [({"service": service, "endpoint": OTHER}, usable) for service, (_, usable) in rest.items()]
+    out.simple("fastmesh_endpoint_up", "gauge", f"Whether an endpoint is picked for requests; {note}", up)
+    requests = [({"service": e.service, "endpoint": e.address}, e.requests) for e in shown]
+    requests += [({"service": service, "endpoint": OTHER}, count) for service, (count, _) in rest.items()]
+    out.simple(
+        "fastmesh_endpoint_requests_total", "counter", f"Requests sent to an endpoint; {note}", requests
+    )
+
+
+def _own_state(out: Exposition, stats: Stats, reloads: ReloadCounts) -> None:
+    out.simple(
+        "fastmesh_errors_total",
+        "counter",
+        "Exchanges and connections that failed, by the code of x-fastmesh-error.",
+        (({"code": code}, count) for code, count in sorted(stats.errors.items())),
+    )
+    out.simple(
+        "fastmesh_config_reloads_total",
+        "counter",
+        "Configurations read while running, by what became of them.",
+        (({"result": result}, getattr(reloads, result)) for result in ("applied", "unchanged", "refused")),
+    )
+    out.simple(
+        "fastmesh_config_last_reload_successful",
+        "gauge",
+        "1 if the last configuration that was read is in force, 0 if it was refused.",
+        [({}, int(reloads.last_successful))],
+    )
+    out.simple(
+        "fastmesh_config_generation",
+        "gauge",
+        "Number of the snapshot that the data plane serves from.",
+        [({}, stats.generation)],
+    )
+    out.simple(
+        "fastmesh_access_log_lines_dropped_total",
+        "counter",
+        "Access log lines that were dropped because the log could not be written fast enough.",
+        [({}, stats.access_lines_dropped)],
+    )
+    out.simple("fastmesh_workers", "gauge", "Worker threads of the data plane.", [({}, len(stats.workers))])
+    out.simple(
+        "fastmesh_build_info",
+        "gauge",
+        "1, labelled with the version.",
+        [({"version": __version__, "python": platform.python_version()}, 1)],
+    )

@@ -1,0 +1,1 @@
+"""The visible stack: what starts in which order, signals, reloads, drain."""

@@ -1,0 +1,202 @@
+"""The whole stack of ``fastmesh run``, visible in one function: `serve`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+import trio
+
+from fastmesh import __version__
+from fastmesh.admin.api import Api
+from fastmesh.admin.control import ReloadOutcome
+from fastmesh.admin.server import AdminServer
+from fastmesh.admin.sockets import admin_url, close_admin_sockets, open_admin_sockets
+from fastmesh.errors import StartError
+from fastmesh.model import Config
+from fastmesh.model.stats import Stats
+from fastmesh.observability.metrics import ReloadCounts
+from fastmesh.supervisor import memory, resources
+from fastmesh.supervisor.dataplane import DataPlane, DataPlaneFactory
+from fastmesh.supervisor.drain import Exit, Shutdown, drain
+from fastmesh.supervisor.keeper import ConfigKeeper
+
+log = logging.getLogger("fastmesh")
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+RESOLVE_SECONDS = 30.0
+RESTART_SECONDS = 5.0
+
+
+async def serve(file: str, build_data_plane: DataPlaneFactory) -> Exit:
+    """Runs fastmesh with the configuration ``file`` until it is told to stop.
+
+    Raises ConfigError for an invalid file and StartError when something cannot start, in an ExceptionGroup.
+    """
+    shutdown = Shutdown()
+    keeper = ConfigKeeper(file)
+    data_plane: DataPlane | None = None
+    admin_sockets: list[socket.socket] = []
+    outcome = Exit.FORCED  # what holds when everything is cancelled by a second signal
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(obey, signals, keeper, shutdown, nursery.cancel_scope)
+
+                # Start, in order. Nothing is served before everything is known to be able to start.
+                config = await keeper.load()
+                workers = config.workers or resources.available_cpus()
+                limit = connections(config, workers)
+                data_plane = build_data_plane(workers=workers, connection_limit=limit)
+                control = Control(keeper, data_plane, shutdown)
+                admin_sockets = await bind_everything(keeper, data_plane)
+                data_plane.start()
+                if admin_sockets:
+                    server = AdminServer(Api(control, config.admin).respond)
+                    nursery.start_soon(server.serve, admin_sockets)
+                nursery.start_soon(go_on, "watching the configuration", keeper.watch)
+                nursery.start_soon(go_on, "resolving host names", refresh_names, keeper)
+                control.started = True
+                memory.give_back()
+                log.info("%s", describe_start(data_plane.stats(), admin_sockets, workers))
+
+                # Serve, then stop in reverse order.
+                await shutdown.requested.wait()
+                log.info("%s: draining", shutdown.reason)
+                await keeper.close("fastmesh is draining")
+                outcome = await drain(data_plane, keeper.config.drain)
+                nursery.cancel_scope.cancel()
+        finally:
+            close_admin_sockets(admin_sockets)
+            if data_plane is not None:
+                data_plane.stop()
+                report_leaks(data_plane)
+            keeper.access_log.close()
+    log.info("stopped")
+    return outcome
+
+
+class Control:
+    """What the admin API sees and may do (`fastmesh.admin.control.ControlPlane`)."""
+
+    def __init__(self, keeper: ConfigKeeper, data_plane: DataPlane, shutdown: Shutdown) -> None:
+        self.started = False
+        self._keeper = keeper
+        self._data_plane = data_plane
+        self._shutdown = shutdown
+
+    def not_ready(self) -> str | None:
+        if self._shutdown.requested.is_set():
+            return "draining"
+        return None if self.started else "starting"
+
+    def config(self) -> Config:
+        return self._keeper.config
+
+    def config_file(self) -> str:
+        return self._keeper.file
+
+    def resolved(self) -> Mapping[str, tuple[str, ...]]:
+        return {
+            name: tuple(address.text for address in addresses)
+            for name, addresses in self._keeper.resolved.items()
+        }
+
+    def last_reload(self) -> ReloadOutcome:
+        return self._keeper.last
+
+    def reload_counts(self) -> ReloadCounts:
+        return self._keeper.counts
+
+    def stats(self) -> Stats:
+        return self._data_plane.stats()
+
+    async def reload(self) -> ReloadOutcome:
+        return await self._keeper.reload("reload asked for")
+
+    def start_drain(self) -> None:
+        self._shutdown.request("drain asked for")
+
+
+async def obey(
+    signals: AsyncIterator[int], keeper: ConfigKeeper, shutdown: Shutdown, everything: trio.CancelScope
+) -> None:
+    """TERM and INT drain, a second one forces; HUP reloads; USR1 reopens the logs."""
+    async with trio.open_nursery() as nursery:
+        async for number in signals:
+            name = signal.Signals(number).name
+            if number == signal.SIGHUP:
+                nursery.start_soon(keeper.reload, name)
+            elif number == signal.SIGUSR1:
+                keeper.reopen_logs()
+            elif shutdown.requested.is_set():
+                log.error("%s: a second request to stop: what is in progress is cut off", name)
+                everything.cancel()
+            else:
+                shutdown.request(name)
+
+
+async def refresh_names(keeper: ConfigKeeper) -> None:
+    while True:
+        await trio.sleep(RESOLVE_SECONDS)
+        await keeper.refresh_names()
+
+
+async def go_on(what: str, run: Callable[..., Awaitable[None]], *arguments: object) -> None:
+    """Runs a part that the rest can do without: when it fails, says so and starts it again."""
+    while True:
+        try:
+            await run(*arguments)
+            return
+        except Exception:
+            log.exception("%s failed; it starts again in %g s", what, RESTART_SECONDS)
+        await trio.sleep(RESTART_SECONDS)
+
+
+def connections(config: Config, workers: int) -> int:
+    """The limit of client connections, after the limit of descriptors was raised as far as it may be."""
+    limit = resources.connection_limit(
+        config.limits.connections,
+        descriptors=resources.raise_descriptor_limit(),
+        memory=resources.available_memory(),
+        workers=workers,
+    )
+    if limit.warning:
+        log.warning("%s", limit.warning)
+    return limit.connections
+
+
+async def bind_everything(keeper: ConfigKeeper, data_plane: DataPlane) -> list[socket.socket]:
+    """Binds the admin API and the listeners; says everything that is in the way at once."""
+    wrong: list[str] = []
+    sockets: list[socket.socket] = []
+    try:
+        if keeper.config.admin.bind is not None:
+            sockets = open_admin_sockets(keeper.config.admin.bind)
+    except StartError as error:
+        wrong.append(str(error))
+    try:
+        await keeper.apply_first(data_plane)
+    except StartError as error:
+        wrong.append(str(error))
+    if wrong:
+        close_admin_sockets(sockets)
+        raise StartError("\n".join(wrong))
+    return sockets
+
+
+def report_leaks(data_plane: DataPlane) -> None:
+    left = {kind: count for kind, count in data_plane.ledger().items() if count}
+    if left:
+        log.error("native objects leaked: %s", left)
+
+
+def describe_start(stats: Stats, admin_sockets: Sequence[socket.socket], workers: int) -> str:
+    """One line: version, what listens where, the admin API's address, workers, pid."""
+    parts = [f"{item.listener} ({item.protocol}) on {', '.join(item.binds)}" for item in stats.listeners]
+    where = "; ".join(parts) or "no listener"
+    api = ", ".join(map(admin_url, admin_sockets)) or "off"
+    return f"fastmesh {__version__} serves {where}; admin {api}; workers: {workers}; pid {os.getpid()}"

@@ -1,0 +1,55 @@
+"""What the supervisor asks of the data plane (`fastmesh.engine.DataPlane` is the real one)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from fastmesh.model import Address, Config
+from fastmesh.model.stats import Stats
+
+
+class ApplyResult(Protocol):
+    """What `DataPlane.apply` did; ``changes`` and ``warnings`` are sentences for people."""
+
+    @property
+    def changed(self) -> bool: ...
+    @property
+    def changes(self) -> tuple[str, ...]: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+    @property
+    def generation(self) -> int: ...
+
+
+class DataPlane(Protocol):
+    """Calls come from one thread at a time, `stats` and `busy` apart."""
+
+    def apply(self, config: Config, resolved: Mapping[str, tuple[Address, ...]]) -> ApplyResult:
+        """Puts a configuration in force (blocking); the first call binds the listeners. Raises StartError and
+        then leaves what was in force untouched."""
+
+    def start(self) -> None: ...
+
+    def set_access_log(self, fd: int | None, format: str) -> None: ...
+
+    def stats(self) -> Stats: ...
+
+    def begin_drain(self) -> None:
+        """From now on each answer carries ``Connection: close``."""
+
+    def close_listeners(self) -> None: ...
+
+    def busy(self) -> int:
+        """Exchanges, tunnels and TCP relays in progress."""
+
+    def close_idle(self) -> None: ...
+
+    def stop(self) -> None:
+        """Closes everything and joins the workers (blocking)."""
+
+    def ledger(self) -> Mapping[str, int]: ...
+
+
+class DataPlaneFactory(Protocol):
+    def __call__(self, *, workers: int, connection_limit: int) -> DataPlane: ...

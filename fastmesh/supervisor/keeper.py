@@ -1,0 +1,230 @@
+"""The configuration in force, and the only way to change it.
+
+The watcher of `fastmesh.registry` sees and reads what changed and hands it to `ConfigKeeper.take`, one at a
+time; a reload that somebody asks for is only a look that the watcher takes at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import trio
+
+from fastmesh import config as configuration
+from fastmesh.admin.control import ReloadOutcome, ReloadResult
+from fastmesh.config import Loaded
+from fastmesh.discovery import Resolver, names_of
+from fastmesh.errors import ConfigError, FastmeshError, Problem, StartError
+from fastmesh.model import Address, Config
+from fastmesh.observability import logs
+from fastmesh.observability.metrics import ReloadCounts
+from fastmesh.registry import ConfigWatcher, changes
+from fastmesh.supervisor import memory
+from fastmesh.supervisor.accesslog import AccessLogFile
+from fastmesh.supervisor.dataplane import ApplyResult, DataPlane
+
+log = logging.getLogger("fastmesh.config")
+
+Resolved = Mapping[str, tuple[Address, ...]]
+
+
+class ConfigKeeper:
+    """Checks, resolves and applies. An invalid change is refused whole, and the last good one stays in force.
+
+    ``config`` and ``resolved`` (the addresses of each endpoint that is a host name, by its text) are what the
+    data plane serves by; ``last`` is what became of the last reading.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.config: Config
+        self.resolved: Resolved = {}
+        self.counts = ReloadCounts()
+        self.last = ReloadOutcome("applied", logs.timestamp(time.time()))
+        self.access_log = AccessLogFile()
+        self._data_plane: DataPlane
+        self._watcher: ConfigWatcher
+        self._started_with: Config
+        self._resolver = Resolver()
+        self._warned: set[str] = set()
+        self._closed: str | None = None
+        self._changing = trio.Lock()
+        self._watching = trio.Event()
+
+    # Starting
+
+    async def load(self) -> Config:
+        """Reads the file for the first time. Raises ConfigError."""
+        loaded = await trio.to_thread.run_sync(configuration.load, self.file, abandon_on_cancel=True)
+        self.config = self._started_with = loaded.config
+        self._watcher = ConfigWatcher(self.file, loaded)
+        logs.set_up(loaded.config.log.level, loaded.config.log.format)
+        self._warn_of(loaded.warnings)
+        return loaded.config
+
+    async def apply_first(self, data_plane: DataPlane) -> None:
+        """Hands what `load` read to the data plane, which binds its listeners. Raises StartError."""
+        self._data_plane = data_plane
+        opened = self.access_log.open_for(self.config.access_log)
+        self.resolved = await self._resolve(self.config)
+        result = await self._apply(self.config, self.resolved)
+        self.access_log.use(self.config.access_log, opened, data_plane)
+        self.last = _outcome("applied", generation=result.generation)
+        self._warn_once(result.warnings)
+
+    # Changing
+
+    async def watch(self) -> None:
+        """Takes each change of the files, until cancelled."""
+
+        async def run(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+            await self._watcher.run(self.take, task_status=task_status)
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(run)
+            self._watching.set()
+
+    async def reload(self, why: str) -> ReloadOutcome:
+        """Reads the files now, puts them in force if they are valid and differ, resolves host names again."""
+        await self._watching.wait()
+        if self._closed is not None:
+            return _outcome("refused", error=self._closed)
+        log.info("%s: reading the configuration", why)
+        try:
+            looked = await self._watcher.reload()
+        except FastmeshError as error:
+            return _outcome("refused", error=str(error))
+        if looked.result == "unchanged":
+            self._record(_outcome("unchanged", generation=self.last.generation))
+            await self.refresh_names()
+        return self.last
+
+    async def take(self, read: Loaded | ConfigError) -> None:
+        """Puts what the watcher read in force. Raises StartError when the data plane can not."""
+        async with self._changing:
+            if self._closed is not None:
+                raise StartError(self._closed)
+            if isinstance(read, ConfigError):
+                self._record(_outcome("refused", problems=read.problems))
+                return
+            try:
+                outcome = await self._change(read)
+            except StartError as error:
+                self._record(_outcome("refused", error=str(error)))
+                raise
+            except Exception as error:
+                log.exception("a valid configuration could not be applied")
+                self._record(_outcome("refused", error=f"{type(error).__name__}: {error}"))
+                raise StartError(str(error)) from error
+            self._record(outcome)
+            memory.give_back()
+
+    async def refresh_names(self) -> None:
+        """Resolves host names again and applies what changed."""
+        async with self._changing:
+            if self._closed is not None or not names_of(self.config):
+                return
+            resolved = await self._resolve(self.config)
+            if resolved == self.resolved:
+                return
+            try:
+                await self._apply(self.config, resolved)
+            except StartError as error:
+                log.error("new addresses of host names could not be put in force: %s", error)
+                return
+            for name in resolved.keys() | self.resolved.keys():
+                addresses = [address.text for address in resolved.get(name, ())]
+                if resolved.get(name) != self.resolved.get(name):
+                    log.info("%s now resolves to %s", name, ", ".join(addresses) or "nothing")
+            self.resolved = resolved
+
+    async def close(self, why: str) -> None:
+        """Lets a change in progress finish and refuses all further ones."""
+        async with self._changing:
+            self._closed = why
+
+    def reopen_logs(self) -> None:
+        """Opens the access log's path again, after a rotation."""
+        try:
+            path = self.access_log.reopen()
+        except StartError as error:
+            log.error("reopening failed, the old file stays in use: %s", error)
+            return
+        log.info("reopened %s", path) if path else log.info("there is no log file to reopen")
+
+    # Inside
+
+    async def _resolve(self, config: Config) -> Resolved:
+        found = await self._resolver.resolve(names_of(config))
+        return {Address("name", host, port).text: addresses for (host, port), addresses in found.items()}
+
+    async def _apply(self, config: Config, resolved: Resolved) -> ApplyResult:
+        # In a thread, so that the admin API answers meanwhile.
+        return await trio.to_thread.run_sync(self._data_plane.apply, config, resolved)
+
+    async def _change(self, loaded: Loaded) -> ReloadOutcome:
+        config = loaded.config
+        resolved = await self._resolve(config)
+        self._warn_of(loaded.warnings)
+        opened = self.access_log.open_for(config.access_log)
+        try:
+            result = await self._apply(config, resolved)
+        except BaseException:
+            if opened is not None:
+                os.close(opened)
+            raise
+        self.access_log.use(config.access_log, opened, self._data_plane)
+        said = changes(self.config, config)
+        self.config, self.resolved = config, resolved
+        logs.set_up(config.log.level, config.log.format)
+        warnings = (*result.warnings, *self._needs_restart(config))
+        self._warn_once(warnings)
+        return _outcome("applied", generation=result.generation, changes=said, warnings=warnings)
+
+    def _needs_restart(self, config: Config) -> tuple[str, ...]:
+        started = self._started_with
+        changed = {
+            "workers": config.workers != started.workers,
+            "admin": config.admin != started.admin,
+            "limits.connections": config.limits.connections != started.limits.connections,
+        }
+        return tuple(
+            f"`{key}` changed: it takes effect at the next restart, until then the old value holds"
+            for key, differs in changed.items()
+            if differs
+        )
+
+    def _record(self, outcome: ReloadOutcome) -> None:
+        self.last = outcome
+        counts = {name: getattr(self.counts, name) for name in ("applied", "unchanged", "refused")}
+        counts[outcome.result] += 1
+        good = self.counts.last_successful if outcome.result == "unchanged" else outcome.result == "applied"
+        self.counts = ReloadCounts(**counts, last_successful=good)
+        if outcome.result == "unchanged":
+            log.info("the configuration is unchanged")
+        elif outcome.result == "applied":
+            log.info(
+                "configuration applied (generation %d):\n%s", outcome.generation, "\n".join(outcome.changes)
+            )
+        else:
+            why = configuration.render_text(outcome.problems) or outcome.error or "unknown"
+            log.error("the new configuration is refused, the last good one stays in force:\n%s", why)
+
+    def _warn_of(self, problems: tuple[Problem, ...]) -> None:
+        """Logs each finding once, even when edits move it to another line."""
+        for problem in problems:
+            self._warn_once((str(problem),), key=f"{problem.file}: {problem.message}")
+
+    def _warn_once(self, warnings: tuple[str, ...], key: str | None = None) -> None:
+        for warning in warnings:
+            if (key or warning) not in self._warned:
+                self._warned.add(key or warning)
+                log.warning("%s", warning)
+
+
+def _outcome(result: ReloadResult, **more: Any) -> ReloadOutcome:
+    return ReloadOutcome(result, logs.timestamp(time.time()), **more)

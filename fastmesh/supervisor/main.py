@@ -1,0 +1,40 @@
+"""The process behind ``fastmesh run`` and ``fastmesh demo``."""
+
+from __future__ import annotations
+
+import sys
+
+import trio
+
+from fastmesh.config import render_text
+from fastmesh.errors import ConfigError, FastmeshError, StartError
+from fastmesh.observability import logs
+from fastmesh.supervisor.app import serve
+from fastmesh.supervisor.dataplane import DataPlaneFactory
+from fastmesh.supervisor.drain import Exit
+
+
+def run(file: str, build_data_plane: DataPlaneFactory | None = None) -> Exit:
+    """Serves with the configuration ``file`` until told to stop; what is wrong goes to stderr."""
+    logs.set_up()
+    if build_data_plane is None:
+        from fastmesh.engine import DataPlane
+
+        build_data_plane = DataPlane
+    failures: list[FastmeshError] = []
+    code = Exit.FAILED
+    try:
+        code = trio.run(serve, file, build_data_plane)
+    except* (ConfigError, StartError) as group:
+        failures = [error for error in group.exceptions if isinstance(error, FastmeshError)]
+    except* KeyboardInterrupt:
+        code = Exit.FORCED
+    for failure in failures:
+        print(_explain(failure), file=sys.stderr)
+    return code
+
+
+def _explain(failure: FastmeshError) -> str:
+    if isinstance(failure, ConfigError):
+        return render_text(failure.problems).rstrip("\n")
+    return f"fastmesh cannot start:\n{failure}"

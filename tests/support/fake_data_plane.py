@@ -1,0 +1,168 @@
+"""A data plane in memory for tests of the control plane: it binds the listeners and serves nothing.
+
+Run as a script (``fake_data_plane.py FILE``) it is the whole of ``fastmesh run`` on this data plane. The
+environment ``FAKE_BUSY`` then names a file whose number is what `busy` says, and each call goes to stderr as
+``fake: …``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastmesh.errors import StartError
+from fastmesh.model import Address, Config
+from fastmesh.model.stats import (
+    EndpointStats,
+    Histogram,
+    ListenerStats,
+    PairStats,
+    ServiceStats,
+    Stats,
+    WorkerStats,
+)
+
+EMPTY = Histogram("hdr", b"")
+EMPTY_SMALL = Histogram("small", b"")
+
+
+@dataclass(frozen=True)
+class Applied:
+    changed: bool
+    changes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    generation: int
+
+
+class FakeDataPlane:
+    """Records what it was told in `calls`; `in_progress` is what `busy` says."""
+
+    def __init__(self, *, workers: int, connection_limit: int) -> None:
+        self.workers = workers
+        self.connection_limit = connection_limit
+        self.calls: list[str] = []
+        self.config: Config | None = None
+        self.resolved: Mapping[str, tuple[Address, ...]] = {}
+        self.in_progress = 0
+        self.refuse: str | None = None
+        self.access_log: tuple[int | None, str] = (None, "")
+        self.leaks = 0
+        self._generation = 0
+        self._sockets: dict[str, socket.socket] = {}
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+
+    def apply(self, config: Config, resolved: Mapping[str, tuple[Address, ...]]) -> Applied:
+        self._called("apply")
+        if self.refuse is not None:
+            raise StartError(self.refuse)
+        wanted = {bind.text: bind for listener in config.listeners.values() for bind in listener.binds}
+        fresh: dict[str, socket.socket] = {}
+        for text, bind in wanted.items():
+            if text in self._sockets:
+                continue
+            item = socket.socket()
+            item.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                item.bind((bind.host, bind.port))
+                item.listen()
+            except OSError as error:
+                item.close()
+                for opened in fresh.values():
+                    opened.close()
+                raise StartError(f"listener: {text} is in use: {error}") from error
+            fresh[text] = item
+        for text in [text for text in self._sockets if text not in wanted]:
+            self._sockets.pop(text).close()
+        self._sockets.update(fresh)
+        changed = config != self.config or resolved != self.resolved
+        self.config, self.resolved = config, resolved
+        self._generation += changed
+        return Applied(changed, ("something changed",) if changed else (), (), self._generation)
+
+    def start(self) -> None:
+        self._called("start")
+
+    def set_access_log(self, fd: int | None, format: str) -> None:
+        self._called("set_access_log")
+        self.access_log = (fd, format)
+
+    def stats(self) -> Stats:
+        config = self.config
+        assert config is not None
+        return Stats(
+            pairs=tuple(
+                PairStats(listener, service, {200: 1}, EMPTY)
+                for listener in config.listeners
+                for service in config.services
+            ),
+            services=tuple(ServiceStats(service, EMPTY) for service in config.services),
+            endpoints=tuple(
+                EndpointStats(
+                    service.name, endpoint.address.text, "up", endpoint.weight, 0, 0, 0, 0, 0, EMPTY_SMALL
+                )
+                for service in config.services.values()
+                for endpoint in service.endpoints
+            ),
+            listeners=tuple(
+                ListenerStats(item.name, tuple(bind.text for bind in item.binds), item.protocol, 0, 0, 0, 0)
+                for item in config.listeners.values()
+            ),
+            workers=tuple(
+                WorkerStats(index, 0, 0, 0, 0, self._generation, {}) for index in range(self.workers)
+            ),
+            errors={},
+            access_lines_dropped=0,
+            generation=self._generation,
+        )
+
+    def begin_drain(self) -> None:
+        self._called("begin_drain")
+
+    def close_listeners(self) -> None:
+        self._called("close_listeners")
+        for item in self._sockets.values():
+            item.close()
+        self._sockets.clear()
+
+    def busy(self) -> int:
+        return self.in_progress
+
+    def close_idle(self) -> None:
+        self._called("close_idle")
+
+    def stop(self) -> None:
+        self._called("stop")
+        for item in self._sockets.values():
+            item.close()
+        self._sockets.clear()
+
+    def ledger(self) -> dict[str, int]:
+        return {"connection": self.leaks}
+
+
+class ScriptedDataPlane(FakeDataPlane):
+    """The one that the script uses."""
+
+    def _called(self, name: str) -> None:
+        super()._called(name)
+        print(f"fake: {name}", file=sys.stderr, flush=True)
+
+    def busy(self) -> int:
+        file = os.environ.get("FAKE_BUSY")
+        return int(Path(file).read_text() or "0") if file else 0
+
+
+def main() -> int:
+    from fastmesh.supervisor.main import run
+
+    return run(sys.argv[1], ScriptedDataPlane)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""Each endpoint, its methods and what it shows."""
+
+import json
+
+import pytest
+import trio
+
+from fastmesh.admin.control import ReloadOutcome
+from fastmesh.errors import Problem
+from fastmesh.model import Admin
+from support.admin_api import AT, FakeControl, running_api
+
+READABLE = ("/api/v1/config", "/api/v1/listeners", "/api/v1/services", "/api/v1/latency", "/api/v1/workers")
+
+
+@pytest.mark.trio
+async def test_the_list_names_every_endpoint():
+    async with running_api() as api:
+        status, headers, body = await api.ask("GET", "/")
+        assert status == 200
+        assert headers["content-type"].startswith("text/plain")
+        for path in ("/healthz", "/readyz", "/metrics", "/api/v1/reload", "/api/v1/drain", *READABLE):
+            assert path in body.decode()
+
+
+@pytest.mark.trio
+async def test_health_and_readiness():
+    async with running_api() as api:
+        assert (await api.ask("GET", "/healthz"))[::2] == (200, b"ok\n")
+        assert (await api.ask("GET", "/readyz"))[::2] == (200, b"ready\n")
+        api.control.reason = "draining"
+        assert (await api.ask("GET", "/readyz"))[::2] == (503, b"draining\n")
+        assert (await api.ask("GET", "/healthz"))[0] == 200
+
+
+@pytest.mark.trio
+async def test_metrics_are_prometheus_text():
+    async with running_api() as api:
+        status, headers, body = await api.ask("GET", "/metrics?name=x")
+        assert status == 200
+        assert headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+        assert b'fastmesh_requests_total{listener="web",service="user",code="200"} 1\n' in body
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("path", READABLE)
+async def test_views_are_json(path):
+    async with running_api() as api:
+        status, headers, body = await api.ask("GET", path)
+        assert status == 200
+        assert headers["content-type"] == "application/json"
+        json.loads(body)
+
+
+@pytest.mark.trio
+async def test_head_has_the_length_and_no_body():
+    async with running_api() as api:
+        client = await api.connect()
+        async with client.stream:
+            _, _, body = await client.ask("GET", "/healthz")
+            status, headers, nothing = await client.ask("HEAD", "/healthz")
+            assert (status, headers["content-length"], nothing) == (200, str(len(body)), b"")
+            assert (await client.ask("GET", "/readyz"))[0] == 200  # nothing of a body is in between
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("POST", "/healthz", "get, head"),
+        ("PUT", "/metrics", "get, head"),
+        ("GET", "/api/v1/reload", "post"),
+        ("HEAD", "/api/v1/drain", "post"),
+        ("DELETE", "/api/v1/drain", "post"),
+    ],
+)
+async def test_wrong_methods(method, path, allow):
+    async with running_api() as api:
+        status, headers, body = await api.ask(method, path)
+        assert (status, headers["allow"]) == (405, allow)
+        if method != "HEAD":
+            assert "hint" in json.loads(body)
+        assert api.control.drains == api.control.reloads == 0
+
+
+@pytest.mark.trio
+async def test_unknown_paths():
+    async with running_api() as api:
+        status, _, body = await api.ask("GET", "/api/v2/config")
+        assert status == 404
+        assert json.loads(body)["hint"] == "GET / lists what there is"
+
+
+@pytest.mark.trio
+async def test_reload_says_what_became_of_it():
+    control = FakeControl()
+    async with running_api(control=control) as api:
+        control.outcome = ReloadOutcome("applied", AT, 2, ("a route changed",))
+        status, _, body = await api.ask("POST", "/api/v1/reload")
+        assert status == 200
+        assert json.loads(body) == {
+            "result": "applied",
+            "at": AT,
+            "generation": 2,
+            "changes": ["a route changed"],
+        }
+        problem = Problem(file="f.yaml", line=3, column=4, message="no", source_line="x")
+        control.outcome = ReloadOutcome("refused", AT, problems=(problem,))
+        status, _, body = await api.ask("POST", "/api/v1/reload")
+        assert status == 409
+        assert json.loads(body)["problems"][0]["line"] == 3
+        assert control.reloads == 2
+
+
+@pytest.mark.trio
+async def test_drain_answers_at_once():
+    async with running_api() as api:
+        assert (await api.ask("POST", "/api/v1/drain"))[0] == 202
+        assert api.control.drains == 1
+
+
+@pytest.mark.trio
+async def test_the_rules_apply():
+    async with running_api(Admin("0.0.0.0:9400")) as api:
+        status, _, body = await api.ask("POST", "/api/v1/drain")
+        assert status == 403
+        assert "token" in json.loads(body)["hint"]
+        assert (await api.ask("GET", "/metrics", "origin: http://evil.example"))[0] == 403
+    async with running_api(Admin("0.0.0.0:9400", "secret")) as api:
+        assert (await api.ask("POST", "/api/v1/drain"))[0] == 401
+        assert (await api.ask("POST", "/api/v1/drain", "authorization: Bearer secret"))[0] == 202
+    async with running_api() as api:
+        assert (await api.ask("POST", "/api/v1/drain", "host: evil.example"))[0] == 403
+        assert api.control.drains == 0
+
+
+@pytest.mark.trio
+async def test_a_slow_scrape_does_not_keep_health_waiting(monkeypatch):
+    import threading
+
+    release = threading.Event()
+    control = FakeControl()
+    quick = control.stats
+    monkeypatch.setattr(control, "stats", lambda: (release.wait(10), quick())[1])
+    async with running_api(control=control) as api:
+        scrape = await api.connect()
+        await scrape.send(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+        try:
+            with trio.fail_after(2):
+                assert (await api.ask("GET", "/healthz"))[0] == 200
+        finally:
+            release.set()
+        async with scrape.stream:
+            assert (await scrape.answer())[0] == 200

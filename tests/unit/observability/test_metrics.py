@@ -1,0 +1,160 @@
+"""`/metrics` from Stats: names, buckets, the cap on endpoint series, and promtool's opinion."""
+
+import array
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastmesh.model import histogram as layouts
+from fastmesh.model.stats import (
+    EndpointStats,
+    Histogram,
+    ListenerStats,
+    PairStats,
+    ServiceStats,
+    Stats,
+    WorkerStats,
+)
+from fastmesh.observability.metrics import (
+    BOUNDS,
+    EndpointSeries,
+    MetricsRenderer,
+    ReloadCounts,
+    bucket_counts,
+)
+
+EMPTY_SMALL = Histogram("small", b"")
+
+
+def recorded(layout, values):
+    counts = array.array("Q", bytes(8 * layouts.length(layout)))
+    for value in values:
+        counts[layouts.index(layout, value)] += 1
+    return Histogram(layout, counts.tobytes())
+
+
+def endpoint(address, requests=0, service="s", state="up"):
+    return EndpointStats(service, address, state, 1, 0, 1, 2, requests, 0, EMPTY_SMALL)
+
+
+def stats(endpoints=(), duration=None):
+    duration = duration or recorded("hdr", [])
+    return Stats(
+        pairs=(PairStats("web", "s", {200: 5, 404: 1}, duration), PairStats("web", "", {404: 2}, duration)),
+        services=(ServiceStats("s", duration),),
+        endpoints=tuple(endpoints),
+        listeners=(ListenerStats("web", ("127.0.0.1:80",), "http", 3, 9, 1000, 2000),),
+        workers=(WorkerStats(0, 3, 1, 100, 50, 4, {}),),
+        errors={"no_route": 2},
+        access_lines_dropped=7,
+        generation=4,
+    )
+
+
+def samples(text):
+    """{name and labels: value}"""
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
+
+
+@given(st.lists(st.integers(0, layouts.HIGHEST), max_size=50))
+def test_buckets_count_each_value_at_hdr_resolution(values):
+    counts, total = bucket_counts(recorded("hdr", values))
+    assert counts[-1] == len(values)
+    for bound, count in zip(BOUNDS, counts, strict=False):
+        micros = bound * 1_000_000
+        # A value belongs to the bound that its count's lowest value does not exceed.
+        lowest = [layouts.lowest("hdr", layouts.index("hdr", value)) for value in values]
+        assert count == sum(low <= micros for low in lowest)
+        assert sum(value <= micros for value in values) <= count <= sum(v <= micros * 1.008 for v in values)
+    assert total == pytest.approx(sum(values) / 1e6, rel=0.01, abs=len(values) * 1e-6)
+
+
+def test_bounds_run_from_half_a_millisecond_to_a_minute():
+    assert BOUNDS[0] == 0.0005
+    assert BOUNDS[-1] == 60
+    assert list(BOUNDS) == sorted(set(BOUNDS))
+
+
+def test_the_names_of_the_contract():
+    text = MetricsRenderer().render(
+        stats(
+            [endpoint("10.0.0.1:80", 6), endpoint("10.0.0.2:80", 1, state="down")],
+            recorded("hdr", [700, 3000]),
+        ),
+        ReloadCounts(applied=2, refused=1, last_successful=False),
+    )
+    found = samples(text)
+    assert found['fastmesh_requests_total{listener="web",service="s",code="200"}'] == 5
+    assert found['fastmesh_requests_total{listener="web",service="",code="404"}'] == 2
+    bucket = 'fastmesh_request_duration_seconds_bucket{listener="web",service="s",le='
+    assert found[bucket + '"0.0005"}'] == 0
+    assert found[bucket + '"0.001"}'] == 1
+    assert found[bucket + '"60"}'] == found[bucket + '"+Inf"}'] == 2
+    assert found['fastmesh_upstream_duration_seconds_count{service="s"}'] == 2
+    assert found['fastmesh_upstream_duration_seconds_sum{service="s"}'] == pytest.approx(0.0037, rel=0.01)
+    assert found['fastmesh_connections_active{listener="web"}'] == 3
+    assert found['fastmesh_connections_total{listener="web"}'] == 9
+    assert found['fastmesh_upstream_connections_active{service="s"}'] == 6
+    assert found['fastmesh_endpoint_up{service="s",endpoint="10.0.0.1:80"}'] == 1
+    assert found['fastmesh_endpoint_up{service="s",endpoint="10.0.0.2:80"}'] == 0
+    assert found['fastmesh_endpoint_requests_total{service="s",endpoint="10.0.0.1:80"}'] == 6
+    assert found['fastmesh_bytes_total{listener="web",direction="received"}'] == 1000
+    assert found['fastmesh_bytes_total{listener="web",direction="sent"}'] == 2000
+    assert found['fastmesh_errors_total{code="no_route"}'] == 2
+    assert found['fastmesh_config_reloads_total{result="applied"}'] == 2
+    assert found['fastmesh_config_reloads_total{result="unchanged"}'] == 0
+    assert found['fastmesh_config_reloads_total{result="refused"}'] == 1
+    assert found["fastmesh_config_last_reload_successful"] == 0
+    assert found["fastmesh_access_log_lines_dropped_total"] == 7
+    assert any(name.startswith('fastmesh_build_info{version="') for name in found)
+    assert found["process_resident_memory_bytes"] > 1_000_000
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="Debian's prometheus package is not installed")
+def test_promtool_has_nothing_to_say():
+    endpoints = [endpoint(f'10.0.0.{i}:80"\n\\', i) for i in range(9)]
+    text = MetricsRenderer(series_limit=5).render(
+        stats(endpoints, recorded("hdr", [1, 2, 10**9])), ReloadCounts()
+    )
+    result = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, text=True, capture_output=True, check=False
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_the_rest_of_many_endpoints_is_summed():
+    endpoints = [endpoint(f"e{i}", i) for i in range(6)] + [endpoint("x", 9, "t", "down")]
+    found = samples(MetricsRenderer(series_limit=4).render(stats(endpoints), ReloadCounts()))
+    requests = {
+        name: value for name, value in found.items() if name.startswith("fastmesh_endpoint_requests_total")
+    }
+    assert requests == {
+        **{f'fastmesh_endpoint_requests_total{{service="s",endpoint="e{i}"}}': i for i in range(4)},
+        'fastmesh_endpoint_requests_total{service="s",endpoint="other"}': 4 + 5,
+        'fastmesh_endpoint_requests_total{service="t",endpoint="other"}': 9,
+    }
+    assert found['fastmesh_endpoint_up{service="s",endpoint="other"}'] == 2
+    assert found['fastmesh_endpoint_up{service="t",endpoint="other"}'] == 0
+
+
+def test_other_never_goes_down_and_an_endpoint_never_changes_sides():
+    series = EndpointSeries(limit=2)
+    shown, rest = series.split([endpoint("a", 1), endpoint("b", 1), endpoint("c", 10), endpoint("d", 20)])
+    assert [e.address for e in shown] == ["a", "b"]
+    assert rest["s"] == (30, 2)
+    # `a` goes, which leaves room: `c` stays in the sum, a new one takes the place; `d` goes, its count stays.
+    shown, rest = series.split([endpoint("b", 1), endpoint("c", 15), endpoint("e", 3)])
+    assert [e.address for e in shown] == ["b", "e"]
+    assert rest["s"] == (20 + 15, 1)
+    # All of the rest are gone.
+    shown, rest = series.split([endpoint("b", 1)])
+    assert rest["s"] == (35, 0)
+    # One whose counter began anew.
+    _, rest = series.split([endpoint("b"), endpoint("e"), endpoint("c", 2)])
+    assert rest["s"] == (37, 1)
+    _, rest = series.split([endpoint("b"), endpoint("e"), endpoint("c", 1)])
+    assert rest["s"] == (38, 1)
