@@ -44,6 +44,7 @@ class Sample:
 
     @property
     def cpu_us_per_request(self) -> float:
+        """NaN if nothing was answered; the sample then has an error."""
         return self.cpu_ns / self.requests / 1000 if self.requests else float("nan")
 
 
@@ -84,7 +85,10 @@ class Outcome:
             "path": self.scenario.path,
             "listener": self.scenario.listener,
             "absent": self.absent,
-            "samples": [{**asdict(s), "cpu_us_per_request": s.cpu_us_per_request} for s in self.samples],
+            "samples": [
+                {**asdict(s), "cpu_us_per_request": s.cpu_us_per_request if s.requests else None}
+                for s in self.samples
+            ],
         }
 
 

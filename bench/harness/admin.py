@@ -43,5 +43,7 @@ class Admin:
         """`applied`, `unchanged` or `refused` reloads so far."""
         return int(self.metrics().get(f'fastmesh_config_reloads_total{{result="{result}"}}', 0))
 
-    def reload(self) -> int:
-        return self.call("POST", "/api/v1/reload")[0]
+    def reload(self) -> tuple[str, str]:
+        """Its result (`applied`, `unchanged`, `refused`) and the whole answer."""
+        text = self.call("POST", "/api/v1/reload")[1]
+        return json.loads(text)["result"], text
