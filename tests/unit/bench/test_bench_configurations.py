@@ -16,7 +16,7 @@ def job(folder: Path, variant: str) -> contenders.Job:
 
 
 def problems(path: Path) -> list[str]:
-    """Errors and warnings; `not in effect yet` would mean that something else is measured than was asked for."""
+    """Errors and warnings; `not in effect yet` would mean that something else is measured."""
     try:
         return [problem.message for problem in load(path).warnings]
     except Exception as error:
