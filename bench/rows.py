@@ -24,7 +24,7 @@ class Results:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     system_calls: dict[str, SystemCalls] = field(default_factory=dict)
     memory: dict[str, MemoryUse] = field(default_factory=dict)
-    picks: Mapping[str, Any] | None = None
+    picks: Sequence[Mapping[str, Any]] | None = None
     changes: ChangesUnderLoad | None = None
     publish: Mapping[str, float] | None = None
     problems: dict[str, str] = field(default_factory=dict)
@@ -145,14 +145,25 @@ def _connection_memory(results: Results) -> Figure:
     return Figure(use.per_connection / _KIB, basis=f"{use.connections} connections")
 
 
-def _picks(endpoints: str) -> Callable[[Results], Figure]:
+# The policies that the budget names; `micro_pick` measures more.
+_BUDGETED_POLICIES = ("round_robin", "least_request", "maglev")
+
+
+def _picks(endpoints: int) -> Callable[[Results], Figure]:
+    """The dearest pick of the budgeted policies, over all shapes of the service (weighted, busy)."""
+
     def compute(results: Results) -> Figure:
         if results.picks is None:
             raise NoFigureError(results.problems.get("picks", "not run"))
-        ratios = results.picks[endpoints]
-        worst = max(ratios, key=lambda policy: ratios[policy])
-        basis = ", ".join(f"{policy} {ratio:.2f}" for policy, ratio in ratios.items())
-        return Figure(ratios[worst], basis=basis)
+        costs: dict[str, float] = {}
+        for row in results.picks:
+            if row["endpoints"] == endpoints and row["policy"] in _BUDGETED_POLICIES:
+                costs[row["policy"]] = max(row["ratio"], costs.get(row["policy"], 0.0))
+        missing = [policy for policy in _BUDGETED_POLICIES if policy not in costs]
+        if missing:
+            raise NoFigureError(f"not measured: {', '.join(missing)}")
+        basis = ", ".join(f"{policy} {ratio:.2f}" for policy, ratio in costs.items())
+        return Figure(max(costs.values()), basis=basis)
 
     return compute
 
@@ -248,7 +259,7 @@ ROWS: tuple[Row, ...] = (
         2,
         "×",
         ("picks",),
-        _picks("100"),
+        _picks(100),
     ),
     Row(
         "picks-10000",
@@ -257,7 +268,7 @@ ROWS: tuple[Row, ...] = (
         4,
         "×",
         ("picks",),
-        _picks("10000"),
+        _picks(10_000),
     ),
     Row("changes", "100 effective changes under load: failed requests", 0, 0, "", ("changes",), _changes),
     Row(

@@ -96,6 +96,20 @@ def test_wide_rounds_are_told() -> None:
     assert "differ by 30%" in row("small-floor").judge(rows.Results(outcomes={"small": measured})).note
 
 
+def pick(policy: str, endpoints: int, ratio: float, shape: str = "") -> dict[str, object]:
+    return {"policy": policy, "shape": shape, "endpoints": endpoints, "ns": ratio * 5, "ratio": ratio}
+
+
+PICKS = [
+    pick("maglev", 100, 1.5),
+    pick("round_robin", 100, 1.5),
+    pick("round_robin", 100, 2.5, "weighted"),
+    pick("least_request", 100, 2.0),
+    pick("ring_hash", 100, 99.0),  # no budget
+    *(pick(policy, 10_000, 4.0) for policy in ("maglev", "round_robin", "least_request")),
+]
+
+
 def full_results() -> rows.Results:
     memory = MemoryUse(
         Memory(30 << 20, 29 << 20), Memory(50 << 20, 45 << 20), Memory(34 << 20, 30 << 20), 10_000
@@ -104,7 +118,7 @@ def full_results() -> rows.Results:
         outcomes={"small": outcome(fastmesh=[11], floor=[10], nginx=[15], haproxy=[14])},
         system_calls={"fastmesh": SystemCalls(1000, {"recvfrom": 2100, "sendto": 2000, "epoll_ctl": 40})},
         memory={"fastmesh": memory},
-        picks={"100": {"maglev": 1.5, "round_robin": 2.5}, "10000": {"maglev": 3.0}},
+        picks=PICKS,
         changes=ChangesUnderLoad(100, 50_000, 1, "1 read", [0.01] * 100),
         publish={"routes_1000": 9.0, "endpoints_10000": 150.0},
         problems={"body-http": "wrk did not end"},
@@ -120,11 +134,18 @@ def test_each_kind_of_row() -> None:
     assert verdicts["memory-connection"].figure is not None
     assert verdicts["memory-connection"].figure.value == pytest.approx(15 * 1024 / 10_000)
     assert verdicts["picks-100"].verdict == "ok"
+    assert verdicts["picks-100"].figure is not None
+    assert verdicts["picks-100"].figure.value == 2.5
     assert verdicts["picks-10000"].verdict == "GOAL"
     assert verdicts["changes"].verdict == "MISS"
     assert verdicts["publish-routes"].verdict == "GOAL"
     assert verdicts["publish-endpoints"].verdict == "ok"
     assert verdicts["body-http"].note == "wrk did not end"
+
+
+def test_a_policy_that_was_not_measured_makes_no_figure() -> None:
+    results = rows.Results(picks=[pick("maglev", 100, 1.0)])
+    assert row("picks-100").judge(results).note == "not measured: round_robin, least_request"
 
 
 def document() -> dict[str, object]:
