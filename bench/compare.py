@@ -1,0 +1,100 @@
+"""`python -m bench.compare OLD.json NEW.json`: two results of the suite side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.harness.place import BenchError
+from bench.report import SCHEMA_VERSION, aligned
+from bench.session import exit_code_of
+
+Document = Mapping[str, Any]
+
+
+def load(path: Path) -> Document:
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path}: {error}") from error
+    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
+        raise BenchError(f"{path}: not a result of this suite (schema_version {SCHEMA_VERSION})")
+    return document
+
+
+def change(old: float | None, new: float | None) -> str:
+    """New against old, in per cent of old."""
+    if old is None or new is None or old == 0:
+        return ""
+    return f"{(new - old) / old:+.1%}"
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.3f}"
+
+
+def row_table(old: Document, new: Document) -> str:
+    """Each budget row's value and verdict before and after."""
+    before = {row["name"]: row for row in old["rows"]}
+    lines = []
+    for row in new["rows"]:
+        was = before.get(row["name"], {"value": None, "verdict": "NONE"})
+        lines.append(
+            (
+                row["title"],
+                _text(was["value"]),
+                _text(row["value"]),
+                change(was["value"], row["value"]),
+                was["verdict"]
+                if was["verdict"] == row["verdict"]
+                else f"{was['verdict']} -> {row['verdict']}",
+            )
+        )
+    return aligned(("what", "old", "new", "change", "verdict"), lines)
+
+
+def _costs(document: Document) -> dict[tuple[str, str], tuple[float, float]]:
+    """Median CPU µs a request, and half its range over the rounds, by (scenario, contender)."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for scenario in document["scenarios"]:
+        for sample in scenario["samples"]:
+            if not sample["error"]:
+                found.setdefault((scenario["name"], sample["contender"]), []).append(
+                    sample["cpu_us_per_request"]
+                )
+    return {key: (statistics.median(costs), (max(costs) - min(costs)) / 2) for key, costs in found.items()}
+
+
+def cost_table(old: Document, new: Document) -> str:
+    """CPU per request of each contender; a change inside the rounds' own range is marked as noise."""
+    before, after = _costs(old), _costs(new)
+    lines = []
+    for key in after:
+        if key not in before:
+            continue
+        (was, was_range), (now, now_range) = before[key], after[key]
+        noise = "within noise" if abs(now - was) <= max(was_range, now_range) else ""
+        lines.append((*key, f"{was:.2f}", f"{now:.2f}", change(was, now), noise))
+    return aligned(("scenario", "contender", "old µs", "new µs", "change", ""), lines, left=2)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__)
+    parser.add_argument("old", type=Path)
+    parser.add_argument("new", type=Path)
+    options = parser.parse_args()
+    old, new = load(options.old), load(options.new)
+    for name, document in (("old", old), ("new", new)):
+        commit = document["environment"]["commit"][:12]
+        print(f"{name}: {document['finished']}, commit {commit}, {document['environment']['cpu']}")
+    print("", row_table(old, new), "", cost_table(old, new), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(main))

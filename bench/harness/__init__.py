@@ -1,0 +1,1 @@
+"""What every benchmark needs and no contender knows of: processes, meters, load, ports."""

@@ -1,0 +1,67 @@
+"""Sets the stage for a benchmark: pinning, folder, origin, versions; ends all of it whatever happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from bench.contenders import CONTENDERS, start_origin
+from bench.harness.place import BenchError, choose_pinning, free_ports, raise_descriptor_limit, workspace
+from bench.measure import Bench
+
+ORIGIN_PORTS = 4
+
+
+@dataclass(frozen=True)
+class Session:
+    bench: Bench
+    versions: Mapping[str, str]
+
+
+@contextmanager
+def open_session(names: Sequence[str]) -> Iterator[Session]:
+    """An origin that runs and contenders that are known to be installed; BenchError names what is missing."""
+    unknown = [name for name in names if name not in CONTENDERS]
+    if unknown:
+        raise BenchError(f"unknown contender {unknown[0]!r}; there are: {', '.join(CONTENDERS)}")
+    versions: dict[str, str] = {}
+    for name in names:
+        try:
+            versions[name] = CONTENDERS[name].version()
+        except BenchError as error:
+            others = " ".join(f"--contender {other}" for other in names if other != name)
+            raise BenchError(f"{name} cannot take part: {error}\n(to go on without it: {others})") from error
+    raise_descriptor_limit()
+    pinning = choose_pinning()
+    with workspace() as folder:
+        os.sched_setaffinity(0, {pinning.load})
+        ports = free_ports(ORIGIN_PORTS)
+        origin = start_origin(ports, cpu=pinning.load, folder=folder)
+        try:
+            selected = {name: CONTENDERS[name] for name in names}
+            absent = {name: "left out" for name in CONTENDERS if name not in selected}
+            yield Session(Bench(pinning, folder, tuple(ports), origin.pid, selected, absent), versions)
+            origin.check_alive()
+        finally:
+            origin.stop()
+
+
+def exit_code_of(main: Callable[[], int]) -> int:
+    """Runs a command: BenchError becomes a message and 1; TERM ends it in order, as INT does."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        return main()
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        return 130
