@@ -385,6 +385,7 @@ class Origin:
     def answering(self, path: str | None, handler: Handler) -> Iterator[None]:
         """Within the block, requests for that path (None: any path without a handler) go to the handler."""
         before = self._default
+        self.failures.clear()  # of handlers that outlived their test
         if path is None:
             self._default = handler
         else:
