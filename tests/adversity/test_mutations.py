@@ -1,0 +1,76 @@
+"""The corpus of mutations through a live proxy: what must be refused is, and what is emitted is read alike
+by others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from adversity.mutations import Mutation, chunk_mutations, coding_bytes, coding_mutations, length_mutations
+from support.client import ConnectionEnded, Response
+from support.differential import read_alike
+from support.rig import Rig
+from support.wire import get
+
+FAMILIES = {
+    "codings": coding_mutations,
+    "coding-bytes": coding_bytes,
+    "lengths": length_mutations,
+    "chunks": chunk_mutations,
+}
+_SHOWN = 25
+
+
+def _send(rig: Rig, mutation: Mutation) -> list[Response]:
+    """All responses to the mutation and to a GET behind it; the client has then no more to say."""
+    responses = []
+    with rig.client() as client:
+        client.send(mutation.raw + get("/behind-mutation"))
+        client.shutdown_write()
+        try:
+            while True:
+                method = "HEAD" if mutation.raw.startswith(b"HEAD ") and not responses else "GET"
+                responses.append(client.read_response(method))
+        except ConnectionEnded as end:
+            if end.received:
+                raise AssertionError(f"bytes behind the responses: {end.received!r}") from None
+    return responses
+
+
+def _judge(rig: Rig, mutation: Mutation) -> None:
+    mark = rig.origin.mark()
+    responses = _send(rig, mutation)
+    seen = rig.origin.since(mark)
+    assert not seen.malformed, f"the origin could not read it: {seen.malformed}"
+    for data in seen.data.values():
+        read_alike(data)
+    statuses = [response.status for response in responses]
+    if mutation.expected == "refuse":
+        assert statuses in ([400], [431], [501]), f"answers {statuses}"
+        assert not seen.raw, f"reached the origin: {seen.raw!r}"
+    elif mutation.expected == "forward":
+        assert statuses[:1] == [200], f"answers {statuses}"
+        assert [request.path for request in seen.requests][:1] == ["/mutation"]
+        closes = b"Connection: close" in mutation.raw
+        assert statuses == ([200] if closes else [200, 200]), f"answers {statuses}"
+        assert len(seen.requests) == len(statuses)
+    else:
+        complete = [request for request in seen.requests if request.complete]
+        assert statuses.count(200) == len(complete), (
+            f"answers {statuses}, complete at the origin {len(complete)}"
+        )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_mutations_are_refused_or_read_alike(rig: Rig, family: str) -> None:
+    problems = []
+    source: Callable[[], Iterator[Mutation]] = FAMILIES[family]
+    count = 0
+    for mutation in source():
+        count += 1
+        try:
+            _judge(rig, mutation)
+        except AssertionError as error:
+            problems.append(f"{mutation.name} (to {mutation.expected}): {str(error)[:400]}")
+    rig.sentinels()
+    assert not problems, f"{len(problems)} of {count}:\n" + "\n".join(problems[:_SHOWN])
