@@ -24,12 +24,15 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("fastmesh")
 
 
-def pytest_report_header(config: pytest.Config) -> list[str]:
+def pytest_report_header() -> str:
+    return f"sanitizer: {SANITIZED or 'none'}, python {sys.version.split()[0]}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The seed stands where one looks after a failure, not only at the top."""
     seed = config.getoption("randomly_seed", None)
-    return [
-        f"seed: {seed} (once more with it: -p randomly --randomly-seed={seed})",
-        f"sanitizer: {SANITIZED or 'none'}, python {sys.version.split()[0]}, pid {os.getpid()}",
-    ]
+    if seed is not None and terminalreporter.stats.keys() & {"failed", "error"}:
+        terminalreporter.write_line(f"seed: {seed}; once more with it: --randomly-seed={seed}")
 
 
 @pytest.fixture(scope="session")
