@@ -25,7 +25,7 @@ endif
 # Folders are listed too: their time changes when a file in them is deleted.
 native_sources := setup.py $(shell find src_ext ! -name '*.c')
 
-pytest := $(BIN)/python -m pytest -n $(JOBS)
+pytest := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 reported = --junitxml=$(REPORTS)/$(1).xml
 
 ##@ To use it
@@ -82,11 +82,11 @@ check: ## everything that .ci/run runs; goes on after a failure, and counts
 ##@ To measure it
 .PHONY: bench-quick
 bench-quick: build test-packages ## the table of costs beside nginx and HAProxy, in less than 4 minutes
-	$(BIN)/python bench/quick.py
+	$(BIN)/python -m bench.quick
 
 .PHONY: bench-endurance
 bench-endurance: build test-packages ## ten million requests while the configuration changes
-	$(BIN)/python bench/endurance.py
+	$(BIN)/python -m bench.endurance
 
 ##@ Housekeeping
 .PHONY: help

@@ -1,5 +1,6 @@
 """What a wheel and a source archive hold."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -20,7 +21,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_grou
 def source_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive made of the tree as it stands, with everything that was built in it."""
     folder = tmp_path_factory.mktemp("sdist")
-    build("sdist", folder, ROOT)
+    (ROOT / "build").mkdir(exist_ok=True)
+    with (ROOT / "build" / "sdist.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process of pytest may be at it
+        build("sdist", folder, ROOT)
     (archive,) = folder.glob("*.tar.gz")
     return archive
 

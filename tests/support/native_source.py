@@ -168,7 +168,7 @@ def c_functions(text: str) -> Iterator[tuple[str, int, str]]:
 
 # Everything of CPython's, and every helper of Cython's, is forbidden unless it stands here.
 _HARMLESS = re.compile(r"Py_ssize_t|Py_hash_t|__Pyx_UNLIKELY|__Pyx_LIKELY")
-_SUSPECT = re.compile(r"\b(_?Py[A-Z_]\w*|__Pyx_\w+|__pyx_n_\w+|__pyx_k_\w+|__pyx_builtin_\w+)")
+_SUSPECT = re.compile(r"\b(_?Py[A-Z_]\w*|__Pyx_\w+|__pyx_n_\w+|__pyx_builtin_\w+)")
 _NOISE = re.compile(r'/\*.*?\*/|"(?:\\.|[^"\\])*"', re.DOTALL)
 
 
