@@ -2,8 +2,10 @@
 
 Environment:
 ``FASTMESH_SANITIZE``     ``address``, ``undefined`` or ``thread`` (a comma joins several): a sanitizer build.
-``FASTMESH_TEST_MODULES`` ``1`` also builds the ``_t_*`` modules, which only tests import.
+``FASTMESH_TEST_MODULES`` ``1`` also builds the ``_t_*`` modules, which only tests import. Never in a wheel.
 ``FASTMESH_CFLAGS``       further compiler flags, for example ``-O1 -g``.
+``FASTMESH_SKIP_NATIVE``  ``1`` leaves the native half out of this one command: ``make`` installs the package
+                          in editable mode first and then compiles in place, which only redoes what changed.
 """
 
 import os
@@ -15,13 +17,17 @@ from setuptools import Extension, setup
 if not sys.platform.startswith("linux"):
     sys.exit(f"fastmesh needs Linux (it is built on epoll and splice); this is {sys.platform}.")
 
-from Cython.Build import cythonize  # noqa: E402  (after the platform check, so that its message is seen first)
-from setuptools.command.build_ext import build_ext  # noqa: E402
+# After the check of the platform, so that its message is seen first.
+from Cython.Build import cythonize
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 SOURCES = ROOT / "src_ext"
 SANITIZERS = [name for name in os.environ.get("FASTMESH_SANITIZE", "").split(",") if name]
-WITH_TEST_MODULES = os.environ.get("FASTMESH_TEST_MODULES") == "1"
+FOR_A_WHEEL = "bdist_wheel" in sys.argv
+WITH_TEST_MODULES = os.environ.get("FASTMESH_TEST_MODULES") == "1" and not FOR_A_WHEEL
+SKIP_NATIVE = os.environ.get("FASTMESH_SKIP_NATIVE") == "1" and not FOR_A_WHEEL
+CPUS = len(os.sched_getaffinity(0))
 
 COMPILE_ARGS = [
     "-O3",
@@ -47,8 +53,18 @@ if SANITIZERS:
     LINK_ARGS += flags
 COMPILE_ARGS += os.environ.get("FASTMESH_CFLAGS", "").split()
 
+# The generated C is the same for every set of compiler flags, so all builds share it. A change of this file
+# may change Cython's directives, which cythonize does not notice by itself.
+GENERATED = Path("build/cython")
+
+
+def relative_to_root(paths: list[Path]) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in paths)
+
 
 def native_modules() -> list[Extension]:
+    # Compiled again when a C header or this file (compiler flags) changed; cythonize follows cimports itself.
+    depends = [*relative_to_root(list(SOURCES.rglob("*.h"))), "setup.py"]
     modules = []
     for source in sorted(SOURCES.rglob("*.pyx")):
         if source.name.startswith("_t_") and not WITH_TEST_MODULES:
@@ -59,6 +75,7 @@ def native_modules() -> list[Extension]:
                 name,
                 [str(source.relative_to(ROOT))],
                 include_dirs=["src_ext/fastmesh/_native/sys"],
+                depends=depends,
                 extra_compile_args=COMPILE_ARGS,
                 extra_link_args=LINK_ARGS,
             )
@@ -66,22 +83,37 @@ def native_modules() -> list[Extension]:
     return modules
 
 
+def generated_is_older_than_this_file() -> bool:
+    written = [path.stat().st_mtime for path in (ROOT / GENERATED).rglob("*.c")]
+    return bool(written) and min(written) < Path(__file__).stat().st_mtime
+
+
 class ParallelBuild(build_ext):
-    """Compiles as many modules at once as there are CPUs, unless told otherwise."""
+    """Compiles as many modules at once as there are CPUs, and keeps the objects of each kind of build apart.
+
+    An in-place build has its own folder: ``bdist_wheel`` packs whatever lies in ``build/lib…``, so a test
+    module that was once built there would end in a wheel.
+    """
 
     def finalize_options(self) -> None:
+        if self.inplace and self.build_lib is None and self.build_temp is None:
+            base = Path("build", "-".join(["inplace", *SANITIZERS]))
+            self.build_lib, self.build_temp = str(base / "lib"), str(base / "objects")
         super().finalize_options()
         if self.parallel is None:
-            self.parallel = len(os.sched_getaffinity(0))
+            self.parallel = CPUS
 
 
 setup(
     cmdclass={"build_ext": ParallelBuild},
-    ext_modules=cythonize(
+    ext_modules=[]
+    if SKIP_NATIVE
+    else cythonize(
         native_modules(),
         include_path=["src_ext"],
-        build_dir="build/cython" + ("-" + "-".join(SANITIZERS) if SANITIZERS else ""),
-        nthreads=len(os.sched_getaffinity(0)),
+        build_dir=str(GENERATED),
+        force=generated_is_older_than_this_file(),
+        nthreads=CPUS,
         language_level=3,
         compiler_directives={
             "boundscheck": False,

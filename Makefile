@@ -1,0 +1,126 @@
+# `make` lists the targets. Nothing here needs root once the system's packages are there.
+
+PYTHON ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := build/stamps
+REPORTS := build/reports
+JOBS ?= 2
+FUZZ_SECONDS ?= 60
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Debian keeps nginx and haproxy where the PATH of an ordinary user does not look.
+export PATH := $(PATH):/usr/sbin:/sbin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONPATH PYTHONHOME
+
+# A .venv whose interpreter is gone (an upgraded system, a copied folder) is made again.
+venv_python := $(shell $(BIN)/python -c 'import sys; print(sys.prefix)' 2>/dev/null)
+ifneq ($(venv_python),$(abspath $(VENV)))
+    $(shell rm -f $(STAMPS)/venv 2>/dev/null)
+endif
+# Folders are listed too: their time changes when a file in them is deleted.
+native_sources := setup.py $(shell find src_ext ! -name '*.c')
+
+pytest := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+reported = --junitxml=$(REPORTS)/$(1).xml
+
+##@ To use it
+.PHONY: run
+run: build ## build, then start `fastmesh demo`: three origins behind the proxy
+	$(BIN)/fastmesh demo
+
+.PHONY: build
+build: $(STAMPS)/native ## make .venv and compile; leaves .venv/bin/fastmesh
+
+.PHONY: wheel
+wheel: $(STAMPS)/python ## a wheel in dist/, without test modules
+	rm -rf build/lib* build/bdist* build/temp*
+	$(BIN)/python -m pip wheel -q --no-build-isolation --no-deps -w dist .
+	ls -l dist/*.whl
+
+##@ To check it
+.PHONY: test
+test: build test-packages ## all tests but the slow ones, in less than 4 minutes
+	$(pytest) -m "not slow" $(call reported,test)
+
+.PHONY: test-slow
+test-slow: build test-packages ## the tests that `make test` leaves out
+	$(pytest) -m slow $(call reported,test-slow)
+
+.PHONY: lint
+lint: build ## ruff, mypy strict, cython-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/cython-lint src_ext
+
+.PHONY: format
+format: $(STAMPS)/python ## let ruff mend layout and imports
+	$(BIN)/ruff check --fix --exit-zero -q .
+	$(BIN)/ruff format .
+
+.PHONY: asan ubsan tsan
+asan: build test-packages ## the data-plane tests under AddressSanitizer
+	tools/sanitize address
+ubsan: build test-packages ## the data-plane tests under UndefinedBehaviorSanitizer
+	tools/sanitize undefined
+tsan: build test-packages ## the threaded scenario under ThreadSanitizer
+	tools/sanitize thread
+
+.PHONY: fuzz
+fuzz: build ## fuzz each parser for FUZZ_SECONDS (60) under AddressSanitizer
+	tools/sanitize fuzz $(FUZZ_SECONDS)
+
+.PHONY: check
+check: ## everything that .ci/run runs; goes on after a failure, and counts
+	@tools/check
+
+##@ To measure it
+.PHONY: bench-quick
+bench-quick: build test-packages ## the table of costs beside nginx and HAProxy, in less than 4 minutes
+	$(BIN)/python -m bench.quick
+
+.PHONY: bench-endurance
+bench-endurance: build test-packages ## ten million requests while the configuration changes
+	$(BIN)/python -m bench.endurance
+
+##@ Housekeeping
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} \
+	    /^##@/ {printf "%s%s\n", (n++ ? "\n" : ""), substr($$0, 5)} \
+	    /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+
+.PHONY: clean
+clean: ## remove all that was built, .venv too
+	rm -rf build dist .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find fastmesh -name '*.so' -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: test-packages
+test-packages:
+	@tools/packages test $(PYTHON)
+
+$(STAMPS)/venv:
+	@mkdir -p $(STAMPS) 2>/dev/null || { echo "Cannot write to $(CURDIR): fastmesh is built in its folder." >&2; exit 1; }
+	@tools/packages build $(PYTHON)
+	rm -rf $(VENV)
+	"$$(tools/find-python $(PYTHON))" -m venv $(VENV)
+	@touch $@
+
+# Only what concerns dependencies and metadata; the native half is compiled below, in place.
+$(STAMPS)/python: $(STAMPS)/venv pyproject.toml
+	@echo "Installing the Python packages of pyproject.toml into $(VENV)"
+	@$(BIN)/python -m pip install -q 'setuptools>=77' wheel 'cython>=3.3' && \
+	    FASTMESH_SKIP_NATIVE=1 $(BIN)/python -m pip install -q --no-build-isolation -e '.[dev]' || \
+	    { echo "pip failed; it needs the Python package index (or PIP_FIND_LINKS / PIP_INDEX_URL)." >&2; exit 1; }
+	@touch $@
+
+$(STAMPS)/native: $(STAMPS)/python $(native_sources)
+	@echo "Compiling the native half"
+	@FASTMESH_TEST_MODULES=1 $(BIN)/python setup.py -q build_ext --inplace
+	@touch $@
