@@ -111,20 +111,20 @@ def _listener(prefix: str, before: Listener, after: Listener) -> Iterator[str]:
 
 
 def _routes(prefix: str, before: tuple[Route, ...], after: tuple[Route, ...]) -> Iterator[str]:
-    gone = [route for route in before if route not in after]
-    come = [route for route in after if route not in before]
-    for route in list(gone):
-        same = next((other for other in come if _conditions(other) == _conditions(route)), None)
-        if same is not None:
-            gone.remove(route)
-            come.remove(same)
-            yield from _values(f"{prefix}route {route_text(route)}: ", _action(route), _action(same))
-    for route in come:
-        yield f"{prefix}route {route_text(route)} added"
+    old, new = set(before), set(after)
+    gone = [route for route in before if route not in new]
+    come = {_conditions(route): route for route in reversed(after) if route not in old}
+    added = [route for route in after if route not in old]
     for route in gone:
-        yield f"{prefix}route {route_text(route)} removed"
-    kept = [route for route in before if route in after]
-    if kept != [route for route in after if route in before]:
+        same = come.pop(_conditions(route), None)
+        if same is None:
+            yield f"{prefix}route {route_text(route)} removed"
+        else:
+            added.remove(same)
+            yield from _values(f"{prefix}route {route_text(route)}: ", _action(route), _action(same))
+    for route in added:
+        yield f"{prefix}route {route_text(route)} added"
+    if [route for route in before if route in new] != [route for route in after if route in old]:
         yield f"{prefix}the order of routes changed"
 
 
