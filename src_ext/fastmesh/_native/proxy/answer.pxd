@@ -13,6 +13,7 @@ from fastmesh._native.base.slab cimport pend_clear, pend_len
 from fastmesh._native.net.conn cimport (
     IO_FAILED,
     conn_close,
+    conn_has_unsent,
     conn_ready,
     conn_reset,
     conn_send,
@@ -89,7 +90,7 @@ cdef inline void client_linger(worker_t *w, conn_t *c) noexcept nogil:
 
 cdef inline void client_close_when_sent(worker_t *w, conn_t *c, bint at_once) noexcept nogil:
     """Closes once ``out`` has gone; staged unless the client announced that nothing more comes."""
-    if pend_len(&c.out):
+    if conn_has_unsent(c):
         c.flags |= F_CLOSE_AFTER_FLUSH if at_once else F_LINGER_AFTER_FLUSH
         c.state = C_LINGER
         conn_timer(w, c, c.socket.block.client_idle_ms)
@@ -117,7 +118,7 @@ cdef inline void exchange_client_timer(worker_t *w, xchg_t *x) noexcept nogil:
     """What the client may make us wait for: its body, its reading of the answer, and the end of `total`."""
     cdef conn_t *c = x.client
     cdef uint32_t after_ms = 0
-    if not x.request_complete or pend_len(&c.out):
+    if not x.request_complete or conn_has_unsent(c):
         after_ms = x.idle_ms
     if x.deadline_ms:
         if w.now_ms >= x.deadline_ms:

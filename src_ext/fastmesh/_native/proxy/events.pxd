@@ -10,8 +10,9 @@ from fastmesh._native.base.errors cimport (
 )
 from fastmesh._native.base.limits cimport LINGER_BYTES, SCRATCH_BYTES
 from fastmesh._native.base.slab cimport pend_len
-from fastmesh._native.net.conn cimport IO_AGAIN, IO_FAILED, conn_flush, conn_ready, conn_recv, conn_timer
+from fastmesh._native.net.conn cimport IO_AGAIN, IO_FAILED, conn_flush, conn_has_unsent, conn_ready, conn_recv, conn_timer
 from fastmesh._native.net.pool cimport upstream_close
+from fastmesh._native.net.splice cimport splice_flush
 from fastmesh._native.net.worker_t cimport (
     C_EXCHANGE,
     C_HEAD,
@@ -54,7 +55,7 @@ from fastmesh._native.sys.atomics cimport fm_bump_u64
 cdef inline void client_drain_linger(worker_t *w, conn_t *c) noexcept nogil:
     """Our FIN is sent: reads and drops until the peer's, within a bound."""
     cdef int64_t n
-    if pend_len(&c.out):
+    if conn_has_unsent(c):
         return
     while c.flags & F_READABLE:
         n = conn_recv(c, w.scratch, SCRATCH_BYTES)
@@ -70,10 +71,13 @@ cdef inline bint client_flush(worker_t *w, conn_t *c) noexcept nogil:
     """Sends what waits for the client and lets the other side go on. False: the connection is gone."""
     cdef xchg_t *x = <xchg_t *> c.exchange
     cdef int32_t flushed
-    cdef uint32_t before = pend_len(&c.out)
+    cdef uint32_t before = pend_len(&c.out) + (c.pipe.held if c.pipe != NULL else 0)
+    cdef uint32_t after
     if before == 0:
         return True
     flushed = conn_flush(w, c)
+    if flushed == 1 and c.pipe != NULL:
+        flushed = splice_flush(w, c)
     if flushed == IO_FAILED:
         if x != NULL:
             exchange_abort(w, x, FM_E_CLIENT_ABORTED)
@@ -81,7 +85,8 @@ cdef inline bint client_flush(worker_t *w, conn_t *c) noexcept nogil:
             client_reset(w, c)
         return False
     if flushed == 0:
-        if pend_len(&c.out) < before:  # the client reads, if slowly
+        after = pend_len(&c.out) + (c.pipe.held if c.pipe != NULL else 0)
+        if after < before:  # the client reads, if slowly
             if x != NULL:
                 exchange_client_timer(w, x)
             else:
@@ -96,18 +101,18 @@ cdef inline bint client_flush(worker_t *w, conn_t *c) noexcept nogil:
         return False
     if x != NULL:
         exchange_client_timer(w, x)
-        if x.up != NULL and x.up.flags & F_READABLE:
+        if x.up != NULL and (x.up.flags & F_READABLE or x.spliced):
             conn_ready(w, x.up)
     return True
 
 
 cdef inline void client_event(worker_t *w, conn_t *c, bint writable) noexcept nogil:
     cdef xchg_t *x
-    if c.state == CONN_CLOSED or (c.out.data != NULL and not client_flush(w, c)):
+    if c.state == CONN_CLOSED or (conn_has_unsent(c) and not client_flush(w, c)):
         return
     x = <xchg_t *> c.exchange
     if c.state == C_HEAD:
-        if c.out.data == NULL:  # a client that does not read its answers gets no further ones
+        if not conn_has_unsent(c):  # a client that does not read its answers gets no further ones
             client_read_head(w, c)
     elif c.state == C_EXCHANGE:
         if c.flags & F_ERROR:
@@ -142,13 +147,13 @@ cdef inline void client_timeout(worker_t *w, conn_t *c) noexcept nogil:
     if c.state == C_EXCHANGE:
         if x.deadline_ms and w.now_ms >= x.deadline_ms:
             exchange_fail(w, x, FM_E_UPSTREAM_TIMEOUT)
-        elif pend_len(&c.out):
+        elif conn_has_unsent(c):
             exchange_abort(w, x, FM_E_CLIENT_ABORTED)  # it does not read
         elif not x.request_complete:
             exchange_fail(w, x, FM_E_BODY_TIMEOUT)
     elif c.state == C_HEAD and c.flags & F_HEAD_BEGUN:
         client_refuse(w, c, FM_E_HEADER_TIMEOUT)
-    elif pend_len(&c.out):
+    elif conn_has_unsent(c):
         client_reset(w, c)
     else:
         client_close(w, c)

@@ -56,6 +56,7 @@ ctypedef struct xchg_t:
     uint8_t close_client
     uint8_t client_asked_close
     uint8_t tunnel
+    uint8_t spliced  # the rest of the body goes through a pipe
     uint64_t response_left
     chunk_t response_chunk
     uint8_t *trailers  # owns: CHUNK_TRAILERS_MAX bytes, or NULL

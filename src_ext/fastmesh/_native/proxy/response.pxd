@@ -18,10 +18,12 @@ from fastmesh._native.base.limits cimport (
     READS_PER_EVENT,
     SCRATCH_BYTES,
     SCRATCH_HEADROOM,
+    SPLICE_MIN_BYTES,
 )
 from fastmesh._native.base.slab cimport buf_new, pend_append, pend_clear, pend_len
 from fastmesh._native.net.conn cimport IO_AGAIN, IO_FAILED, conn_ready, conn_recv, conn_send, conn_timer
 from fastmesh._native.net.pool cimport connect_error, pool_put, upstream_close
+from fastmesh._native.net.splice cimport pipe_take, splice_fill, splice_flush
 from fastmesh._native.net.worker_t cimport (
     CONN_CLOSED,
     F_EOF,
@@ -33,6 +35,7 @@ from fastmesh._native.net.worker_t cimport (
     U_CONNECTING,
     U_IDLE,
     conn_t,
+    pipe_t,
     worker_t,
 )
 from fastmesh._native.proto.chunked cimport chunk_decode, chunk_head, chunk_init
@@ -72,7 +75,11 @@ cdef enum:
 cdef inline void response_end(worker_t *w, xchg_t *x, bint stray) noexcept nogil:
     """The response is complete. The connection is pooled unless something is left on it, or may still come."""
     cdef conn_t *u = x.up
-    cdef bint keep = (
+    cdef bint keep
+    if u.flags & F_READABLE and not u.flags & (F_RDHUP | F_ERROR):
+        conn_recv(u, w.scratch, 1)  # usually nothing, which clears F_READABLE; a byte leaves the connection unfit
+        stray = stray or u.flags & F_READABLE
+    keep = (
         x.response_keep and not stray and x.request_complete and request_unsent(x) == 0 and not x.write_broken
         and not u.flags & (F_READABLE | F_RDHUP | F_ERROR | F_EOF) and not x.service.send_proxy
     )
@@ -369,12 +376,59 @@ cdef inline void response_broken(worker_t *w, xchg_t *x) noexcept nogil:
         attempt_failed(w, x, FM_E_UPSTREAM_RESET)
 
 
+cdef inline int32_t response_splice(worker_t *w, xchg_t *x, conn_t *u) noexcept nogil:
+    """One step of a large body by splice(2). FEED_OVER: the exchange has ended."""
+    cdef conn_t *c = x.client
+    cdef pipe_t *pipe = pipe_take(w)
+    cdef int64_t n
+    if pipe == NULL:
+        x.spliced = 0  # none free: copy
+        return FEED_MORE
+    c.pipe = pipe
+    n = splice_fill(u, pipe, x.response_left)
+    if n > 0:
+        x.response_left -= <uint64_t> n
+        x.bytes_sent += <uint64_t> n
+    if splice_flush(w, c) == IO_FAILED:
+        exchange_abort(w, x, FM_E_CLIENT_ABORTED)
+        return FEED_OVER
+    if n == 0:
+        response_eof(w, x)
+        return FEED_OVER
+    if n == IO_FAILED:
+        response_broken(w, x)
+        return FEED_OVER
+    if c.pipe != NULL:
+        exchange_client_timer(w, x)
+    return FEED_MORE
+
+
+cdef inline void response_read_spliced(worker_t *w, xchg_t *x, conn_t *u) noexcept nogil:
+    cdef conn_t *c = x.client
+    cdef uint32_t budget = READS_PER_EVENT
+    while x.spliced and x.response_left and u.flags & F_READABLE and c.pipe == NULL:
+        if budget == 0:
+            conn_ready(w, u)
+            return
+        budget -= 1
+        if response_splice(w, x, u) == FEED_OVER:
+            return
+    conn_timer(w, u, 0 if c.pipe != NULL else x.idle_ms)
+    if x.response_left == 0 and c.pipe == NULL:
+        response_end(w, x, False)
+    elif not x.spliced:
+        conn_ready(w, u)
+
+
 cdef inline void response_read(worker_t *w, xchg_t *x, conn_t *u) noexcept nogil:
     cdef conn_t *c = x.client
     cdef uint8_t *data = w.scratch + SCRATCH_HEADROOM
     cdef uint32_t size = SCRATCH_BYTES
     cdef uint32_t budget = READS_PER_EVENT
     cdef int64_t n
+    if x.spliced:
+        response_read_spliced(w, x, u)
+        return
     while u.flags & F_READABLE and not pend_len(&c.out):
         if budget == 0:
             conn_ready(w, u)
@@ -386,6 +440,11 @@ cdef inline void response_read(worker_t *w, xchg_t *x, conn_t *u) noexcept nogil
         n = conn_recv(u, data, size)
         if n > 0:
             if response_feed(w, x, data, <uint32_t> n) == FEED_OVER:
+                return
+            if x.response_left >= SPLICE_MIN_BYTES and x.head_done and x.response_in == H1_BODY_LENGTH \
+                    and not pend_len(&c.out) and w.pipe_free_count:
+                x.spliced = 1
+                response_read_spliced(w, x, u)
                 return
             if x.head_done:  # a client that reads slowly is not the endpoint's silence
                 conn_timer(w, u, 0 if pend_len(&c.out) else x.idle_ms)
@@ -422,5 +481,5 @@ cdef inline void upstream_event(worker_t *w, conn_t *u, bint writable) noexcept 
         attempt_send(w, x)
     if u.state == U_ACTIVE and not x.request_complete and not request_unsent(x) and x.client.flags & F_READABLE:
         conn_ready(w, x.client)
-    if u.state == U_ACTIVE and u.flags & F_READABLE:
+    if u.state == U_ACTIVE and (u.flags & F_READABLE or x.spliced):
         response_read(w, x, u)
