@@ -1,6 +1,6 @@
-"""What must hold for any bytes given to a protocol core: one function a parser, shared by the property tests and by
-``run.py``. Each takes bytes and raises AssertionError when an invariant is broken; reads out of bounds crash, because
-the test module puts every input before a page that may not be touched.
+"""What must hold for any bytes given to a protocol core: one function a parser, shared by the property tests
+and by ``run.py``. Each takes bytes and raises AssertionError when an invariant is broken; reads out of bounds
+crash, because the test module puts every input before a page that may not be touched.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ REQUEST_SEEDS = [
     b"GET /a/b?c=d&e HTTP/1.1\r\nHost: shop.example.com:8080\r\nUser-Agent: x\r\nAccept: */*\r\n"
     b"Connection: keep-alive, X-Foo\r\nX-Foo: 1\r\nCookie: a=b; c=d\r\n\r\n",
     b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
-    b"PUT /p HTTP/1.1\r\nHost: [::1]:80\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\nConnection: TE\r\n\r\n0\r\n\r\n",
-    b"GET http://h.test:1/x?y HTTP/1.1\r\nHost: other\r\nX-Forwarded-For: 1.2.3.4\r\nForwarded: for=x\r\n\r\n",
-    b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket, h2c\r\nSec-WebSocket-Key: x\r\n\r\n",
+    b"PUT /p HTTP/1.1\r\nHost: [::1]:80\r\nTransfer-Encoding: chunked\r\n"
+    b"TE: trailers\r\nConnection: TE\r\n\r\n0\r\n\r\n",
+    b"GET http://h.test:1/x?y HTTP/1.1\r\nHost: other\r\nX-Forwarded-For: 1.2.3.4\r\n"
+    b"Forwarded: for=x\r\n\r\n",
+    b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket, h2c\r\n"
+    b"Sec-WebSocket-Key: x\r\n\r\n",
     b"OPTIONS http://h HTTP/1.1\r\nHost: h\r\nMax-Forwards: 3\r\n\r\n",
     b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n",
     b"\r\nGET / HTTP/1.0\r\nConnection: keep-alive\r\nX-Request-Id: q\r\nX_Forwarded_For: z\r\n\r\n",
@@ -36,8 +39,10 @@ REQUEST_SEEDS = [
 
 RESPONSE_SEEDS = [
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nDate: x\r\nTransfer-Encoding: chunked\r\nConnection: X-A, close\r\nX-A: b\r\n\r\n0\r\n\r\n",
-    b"HTTP/1.0 200\r\nX-Folded : a\r\n b\r\n\tc\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5, max=9\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nDate: x\r\nTransfer-Encoding: chunked\r\nConnection: X-A, close\r\n"
+    b"X-A: b\r\n\r\n0\r\n\r\n",
+    b"HTTP/1.0 200\r\nX-Folded : a\r\n b\r\n\tc\r\nConnection: keep-alive\r\n"
+    b"Keep-Alive: timeout=5, max=9\r\n\r\n",
     b"HTTP/1.1 304 Not Modified\r\nContent-Length: 07\r\nTrailer: X\r\n\r\n",
     b"HTTP/1.1 204 No Content\r\nContent-Length: x\r\nTransfer-Encoding: y\r\n\r\n",
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",

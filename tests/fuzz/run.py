@@ -1,7 +1,7 @@
 """Fuzzes the protocol cores for a while: `run.py --seconds 60 [--seed N] [target …]`.
 
-Mutates known inputs without coverage feedback: bytes flipped, inserted, removed, repeated, spliced between inputs, and
-words of the protocol put in. Prints the seed, and for a failure the input and how to run it again. Exit 1 on failure.
+Mutates known inputs without coverage feedback: bytes flipped, inserted, removed, repeated, spliced between
+inputs, and words of the protocol put in. Prints the seed, and for a failure the input. Exit 1 on failure.
 """
 
 from __future__ import annotations

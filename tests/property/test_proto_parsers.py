@@ -1,4 +1,4 @@
-"""Invariants of the protocol cores for generated input: the checks of the fuzz targets, and messages built to be good."""
+"""Invariants of the protocol cores: the checks of the fuzz targets, and messages built to be good."""
 
 from __future__ import annotations
 

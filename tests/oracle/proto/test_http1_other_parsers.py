@@ -100,8 +100,10 @@ b"PUT http://real:8080/x HTTP/1.1", b"PURGE //a/../b?? HTTP/1.2",
 FIELDS = [
     b"",
     b"A: b\r\nEmpty:\r\nX_Under: \xe4\t\xff  \r\n",
-    b"Connection: keep-alive, X-Gone\r\nX-Gone: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nUpgrade: h2c\r\nProxy-Connection: x\r\n",
-    b"X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-Proto: https\r\nForwarded: for=x\r\nX-Request-Id: a\r\nX-Forwarded-For: 2.2.2.2\r\n",
+    b"Connection: keep-alive, X-Gone\r\nX-Gone: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\nUpgrade: h2c\r\n"
+    b"Proxy-Connection: x\r\n",
+    b"X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-Proto: https\r\nForwarded: for=x\r\nX-Request-Id: a\r\n"
+    b"X-Forwarded-For: 2.2.2.2\r\n",
     b"Cookie: a=b\r\nMax-Forwards: 5\r\nCookie: c=d\r\nExpect: 100-continue\r\n",
 ]
 BODIES = [

@@ -7,7 +7,8 @@ import pytest
 from fastmesh._native.proto import _t_proto as proto
 
 RAW = (
-    b"GET /p?a=1&bb=2&empty=&bare&a=3&=x&c%3D=4&last=5 HTTP/1.1\r\nHost: h\r\nX-User: one\r\nx-USER: two\r\nEmpty:\r\n"
+    b"GET /p?a=1&bb=2&empty=&bare&a=3&=x&c%3D=4&last=5 HTTP/1.1\r\nHost: h\r\nX-User: one\r\n"
+    b"x-USER: two\r\nEmpty:\r\n"
     b'Cookie: sid=abc; theme=dark ;x\r\nCookie: sid=second; other="q"; sidx=no\r\n\r\n'
 )
 

@@ -328,7 +328,7 @@ def test_032_to_040_malformed_lines(line: bytes) -> None:
     refused(request(line, b"B: c"))
 
 
-@pytest.mark.parametrize("byte", sorted(set(range(0x20)) - {9}) + [0x7F])
+@pytest.mark.parametrize("byte", [*sorted(set(range(0x20)) - {9}), 0x7F])
 @pytest.mark.parametrize("pad", [0, 1, 15, 16, 33])
 def test_036_037_control_bytes_in_values(byte: int, pad: int) -> None:
     refused(request(b"A: x" + b"y" * pad + bytes([byte]) + b"z" * pad))

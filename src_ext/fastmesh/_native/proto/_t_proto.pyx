@@ -1,5 +1,5 @@
-"""Python's view of the protocol cores, for tests. Every input is copied to the end of a mapping whose next page may
-not be touched, and every output buffer ends at one, so that a read or write out of bounds is a crash."""
+"""Python's view of the protocol cores, for tests. Every input is copied to the end of a mapping whose next
+page may not be touched, and every output buffer ends at one, so a read or write out of bounds is a crash."""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -51,7 +51,9 @@ cdef class Guarded:
     def __cinit__(self, size_t size):
         self.size = size
         self.mapped = (size + _PAGE - 1) // _PAGE * _PAGE + _PAGE
-        self.base = <uint8_t *>mmap(NULL, self.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        self.base = <uint8_t *>mmap(
+            NULL, self.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0
+        )
         if self.base == <uint8_t *>-1:
             raise MemoryError
         mprotect(self.base + self.mapped - _PAGE, _PAGE, PROT_NONE)
@@ -110,8 +112,9 @@ cdef dict _request(const h1_req_t *r):
     return {
         "method": _text(r.method), "method_id": r.method_id, "target": _text(r.target), "path": _text(r.path),
         "query": _text(r.query), "host": _text(r.host), "host_name": _text(r.host_name), "minor": r.minor,
-        "form": r.form, "body": BODIES[r.body], "content_length": r.content_length, "keep_alive": bool(r.keep_alive),
-        "expect_continue": bool(r.expect_continue), "te_trailers": bool(r.te_trailers), "upgrade": r.upgrade,
+        "form": r.form, "body": BODIES[r.body], "content_length": r.content_length,
+        "keep_alive": bool(r.keep_alive), "expect_continue": bool(r.expect_continue),
+        "te_trailers": bool(r.te_trailers), "upgrade": r.upgrade,
         "is_head": bool(r.is_head), "is_idempotent": bool(r.is_idempotent), "max_forwards": r.max_forwards,
         "fields": _fields(r.fields, r.nfields), "bare_query": bool(r.bare_query),
         "forwarded_for": _text(h1_forwarded_for(r)),
@@ -140,7 +143,7 @@ def parse_request(bytes data not None, tuple limits=DEFAULT_LIMITS):
 
 
 def parse_request_in_steps(bytes data not None, list ends not None, tuple limits=DEFAULT_LIMITS):
-    """The same with ends[0], ends[1], … bytes known, each time at another address: (result, request, bytes known)."""
+    """With ends[0], ends[1], … bytes known, each time at another address: (result, request, bytes known)."""
     cdef h1_limits_t lim = _limits(limits)
     cdef h1_req_t req
     cdef uint32_t scan = 0
@@ -249,8 +252,8 @@ def forward_request(bytes data not None, tuple limits=DEFAULT_LIMITS, uint32_t c
 
 
 def forward_response(
-    bytes data not None, uint32_t asked=0, uint32_t cap=65536, *, body=None, int client_minor=1, bint close=False,
-    bint keep_alive_10=False, bint trailers=False, date=None,
+    bytes data not None, uint32_t asked=0, uint32_t cap=65536, *, body=None, int client_minor=1,
+    bint close=False, bint keep_alive_10=False, bint trailers=False, date=None,
 ):
     """Parses, then emits: (parser's result, head or error, whether it may be sent on as it came)."""
     cdef Guarded buf = Guarded.of(data)
@@ -285,7 +288,8 @@ cdef h1_own_t _own(bint close, bint head_only, bint keep_alive_10, object date):
 
 
 def emit_error(
-    int error, *, bint close=False, bint head_only=False, bint keep_alive_10=False, date=None, uint32_t cap=512,
+    int error, *, bint close=False, bint head_only=False, bint keep_alive_10=False, date=None,
+    uint32_t cap=512,
 ):
     cdef h1_own_t own = _own(close, head_only, keep_alive_10, date)
     cdef Guarded out = Guarded(cap)
@@ -304,7 +308,8 @@ def emit_fixed(
 
 
 def emit_redirect(
-    uint32_t status, bytes location not None, *, bint close=False, bint head_only=False, date=None, uint32_t cap=4096,
+    uint32_t status, bytes location not None, *, bint close=False, bint head_only=False, date=None,
+    uint32_t cap=4096,
 ):
     cdef h1_own_t own = _own(close, head_only, False, date)
     cdef Guarded out = Guarded(cap)
@@ -323,6 +328,7 @@ def find(bytes data not None, *, field=None, cookie=None, param=None):
     cdef Guarded buf = Guarded.of(data)
     cdef h1_limits_t lim = _limits(DEFAULT_LIMITS)
     cdef const field_t *f
+    cdef const uint8_t *name
     cdef h1_req_t req
     cdef uint32_t scan = 0
     if h1_parse_request(buf.data, <uint32_t>buf.size, &scan, &lim, &req) <= 0:
@@ -331,7 +337,8 @@ def find(bytes data not None, *, field=None, cookie=None, param=None):
         f = h1_find_field(req.fields, req.nfields, <const uint8_t *><const char *>field, <uint32_t>len(field))
         return None if f == NULL else f.value[:f.value_len]
     if cookie is not None:
-        return _text(h1_cookie(req.fields, req.nfields, <const uint8_t *><const char *>cookie, <uint32_t>len(cookie)))
+        name = <const uint8_t *><const char *>cookie
+        return _text(h1_cookie(req.fields, req.nfields, name, <uint32_t>len(cookie)))
     return _text(h1_query_param(req.query, <const uint8_t *><const char *>param, <uint32_t>len(param)))
 
 

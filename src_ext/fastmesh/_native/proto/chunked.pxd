@@ -1,19 +1,20 @@
-"""Chunked bodies (RFC 9112 7.1): a push decoder that keeps the data and drops the framing, and size lines to send.
+"""Chunked bodies (RFC 9112 7.1): a push decoder that keeps the data and drops the framing, and size lines to
+send.
 
-Sans-I/O; one chunk_t belongs to one message. Strict: sizes are 1 to 16 hex digits below 2^63, line ends are CRLF,
-nothing stands between a size and its `;` or CRLF. Extensions are checked and dropped. Any number of bytes may be
-given at a time; the result does not depend on how the input is cut.
+Sans-I/O; one chunk_t belongs to one message. Strict: sizes are 1 to 16 hex digits below 2^63, line ends are
+CRLF, nothing stands between a size and its `;` or CRLF. Extensions are checked and dropped. Any number of
+bytes may be given at a time; the result does not depend on how the input is cut.
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memmove
 
 from fastmesh._native.base.errors cimport FM_E_BAD_REQUEST
 from fastmesh._native.proto.chunked_t cimport (
-    CHUNK_DIGITS_MAX, CHUNK_EXTENSIONS_MAX, CHUNK_LINE_EXTENSION_MAX, CHUNK_S_DATA, CHUNK_S_DATA_CR, CHUNK_S_DATA_LF,
-    CHUNK_S_DONE, CHUNK_S_EXT_END, CHUNK_S_EXT_ESCAPE, CHUNK_S_EXT_NAME, CHUNK_S_EXT_QUOTED, CHUNK_S_EXT_START,
-    CHUNK_S_EXT_TOKEN, CHUNK_S_EXT_VALUE_START, CHUNK_S_FINAL_LF, CHUNK_S_SIZE, CHUNK_S_SIZE_LF,
-    CHUNK_S_SIZE_START, CHUNK_S_TRAILER_LF, CHUNK_S_TRAILER_NAME, CHUNK_S_TRAILER_START, CHUNK_S_TRAILER_VALUE,
-    CHUNK_TRAILERS_MAX, chunk_t,
+    CHUNK_DIGITS_MAX, CHUNK_EXTENSIONS_MAX, CHUNK_LINE_EXTENSION_MAX, CHUNK_S_DATA, CHUNK_S_DATA_CR,
+    CHUNK_S_DATA_LF, CHUNK_S_DONE, CHUNK_S_EXT_END, CHUNK_S_EXT_ESCAPE, CHUNK_S_EXT_NAME, CHUNK_S_EXT_QUOTED,
+    CHUNK_S_EXT_START, CHUNK_S_EXT_TOKEN, CHUNK_S_EXT_VALUE_START, CHUNK_S_FINAL_LF, CHUNK_S_SIZE,
+    CHUNK_S_SIZE_LF, CHUNK_S_SIZE_START, CHUNK_S_TRAILER_LF, CHUNK_S_TRAILER_NAME, CHUNK_S_TRAILER_START,
+    CHUNK_S_TRAILER_VALUE, CHUNK_TRAILERS_MAX, chunk_t,
 )
 from fastmesh._native.proto.ctext cimport FM_C_TOKEN, fm_class, fm_forbidden_trailer, fm_hex
 
@@ -56,7 +57,8 @@ cdef inline int _size_byte(chunk_t *c, uint8_t byte) noexcept nogil:
 
 
 cdef inline int _extension_state(uint8_t state, uint8_t byte) noexcept nogil:
-    """The state after one byte of an extension (RFC 9112 7.1.1), or -1. Blanks are borne behind `;` and `=` only."""
+    """The state after one byte of an extension (RFC 9112 7.1.1), or -1. Blanks are borne behind `;` and `=`
+    only."""
     cdef bint token = fm_class[byte] & FM_C_TOKEN
     cdef bint blank = byte == c" " or byte == c"\t"
     if state == CHUNK_S_EXT_QUOTED or state == CHUNK_S_EXT_ESCAPE:
@@ -86,7 +88,9 @@ cdef inline int _extension_byte(chunk_t *c, uint8_t byte) noexcept nogil:
     cdef int state = _extension_state(c.state, byte)
     c.line_extension_bytes += 1
     c.extension_bytes += 1
-    if state < 0 or c.line_extension_bytes > CHUNK_LINE_EXTENSION_MAX or c.extension_bytes > CHUNK_EXTENSIONS_MAX:
+    if state < 0 or c.line_extension_bytes > CHUNK_LINE_EXTENSION_MAX:
+        return -1
+    if c.extension_bytes > CHUNK_EXTENSIONS_MAX:
         return -1
     c.state = <uint8_t>state
     return 0
@@ -175,9 +179,9 @@ cdef inline int _framing_byte(chunk_t *c, uint8_t byte) noexcept nogil:
 cdef inline int64_t chunk_decode(
     chunk_t *c, const uint8_t *in_, uint32_t in_len, uint8_t *out, uint32_t *out_len,
 ) noexcept nogil:
-    """Writes the data bytes of `in_` to `out` (which may be `in_`, else has room for in_len bytes) and their number to
-    `out_len`. Gives the bytes consumed, fewer than in_len only when `done`, or -FM_E_BAD_REQUEST; data before an error
-    has been written and counted, the decoder is not to be used again."""
+    """Writes the data bytes of `in_` to `out` (which may be `in_`, else has room for in_len bytes) and their
+    number to `out_len`. Gives the bytes consumed, fewer than in_len only when `done`, or -FM_E_BAD_REQUEST;
+    data before an error has been written and counted, the decoder is not to be used again."""
     cdef uint32_t i = 0, n, written = 0
     while i < in_len and not c.done:
         if c.state != CHUNK_S_DATA:

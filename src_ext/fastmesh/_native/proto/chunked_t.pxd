@@ -1,10 +1,11 @@
 """State of a chunked-body decoder (RFC 9112 7.1). Types only.
 
 chunked.pxd (all ``cdef inline … noexcept nogil``):
-    void     chunk_init(chunk_t *c, uint8_t *trailers, uint32_t trailers_cap)  # trailers NULL: validated and dropped
+    void     chunk_init(chunk_t *c, uint8_t *trailers, uint32_t trailers_cap)
+                 # trailers NULL: checked and dropped
     int64_t  chunk_decode(chunk_t *c, const uint8_t *in, uint32_t in_len, uint8_t *out, uint32_t *out_len)
                  # bytes consumed (>= 0) or -FM_E_BAD_REQUEST; `out` may be `in`, else needs in_len bytes;
-                 # stops after the final CRLF (`done`), so consumed < in_len means that another message follows
+                 # stops after the final CRLF (`done`), so consumed < in_len: another message follows
     uint32_t chunk_head(uint8_t *out, uint64_t n)  # writes `<hex>\\r\\n`, at most CHUNK_HEAD_MAX bytes
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -40,7 +41,7 @@ cdef enum:
 
 ctypedef struct chunk_t:
     uint64_t remaining  # data bytes of this chunk that are still to come
-    uint8_t *trailers  # borrows; field lines as received with their line ends, without fields that may not be trailers
+    uint8_t *trailers  # borrows; lines as received with their ends, without fields that may not be trailers
     uint32_t trailers_cap
     uint32_t trailers_len
     uint32_t trailer_bytes  # read so far

@@ -1,6 +1,7 @@
 /* Byte-level helpers of the HTTP/1 parsers: character classes, scans, known names, reason phrases.
  *
- * Every scan stays inside [p, end): nothing is read at or after `end`, so a buffer may end where its mapping ends.
+ * Every scan stays inside [p, end): nothing is read at or after `end`, so a buffer may end where its mapping
+ * ends.
  * Constant tables live here because module-level arrays of Cython are filled at import. */
 #ifndef FM_HTTP1_H
 #define FM_HTTP1_H
@@ -15,8 +16,8 @@
 
 enum { FM_C_TOKEN = 1, FM_C_TARGET = 2, FM_C_HOST = 4, FM_C_HEX = 8, FM_C_DIGIT = 16 };
 
-/* Token: RFC 9110 5.6.2. Target: 0x21 to 0x7e without `#` (RFC 9112 3.2.1; what URIs exclude beyond that is passed
- * on, RFC 9110 7.7). Host: unreserved and sub-delims without the comma (RFC 3986 3.2.2). */
+/* Token: RFC 9110 5.6.2. Target: 0x21 to 0x7e without `#` (RFC 9112 3.2.1; what URIs exclude beyond that is
+ * passed on, RFC 9110 7.7). Host: unreserved and sub-delims without the comma (RFC 3986 3.2.2). */
 #define T FM_C_TOKEN
 #define G FM_C_TARGET
 #define H FM_C_HOST
@@ -24,15 +25,16 @@ enum { FM_C_TOKEN = 1, FM_C_TARGET = 2, FM_C_HOST = 4, FM_C_HEX = 8, FM_C_DIGIT 
 #define X (A | FM_C_HEX)
 #define D (X | FM_C_DIGIT)
 static const uint8_t fm_class[256] = {
-    ['!'] = A, ['"'] = G, ['#'] = T, ['$'] = A, ['%'] = T | G, ['&'] = A, ['\''] = A, ['('] = G | H, [')'] = G | H,
-    ['*'] = A, ['+'] = A, [','] = G, ['-'] = A, ['.'] = A, ['/'] = G, ['0'] = D, ['1'] = D, ['2'] = D, ['3'] = D,
-    ['4'] = D, ['5'] = D, ['6'] = D, ['7'] = D, ['8'] = D, ['9'] = D, [':'] = G, [';'] = G | H, ['<'] = G,
-    ['='] = G | H, ['>'] = G, ['?'] = G, ['@'] = G, ['A'] = X, ['B'] = X, ['C'] = X, ['D'] = X, ['E'] = X, ['F'] = X,
-    ['G'] = A, ['H'] = A, ['I'] = A, ['J'] = A, ['K'] = A, ['L'] = A, ['M'] = A, ['N'] = A, ['O'] = A, ['P'] = A,
-    ['Q'] = A, ['R'] = A, ['S'] = A, ['T'] = A, ['U'] = A, ['V'] = A, ['W'] = A, ['X'] = A, ['Y'] = A, ['Z'] = A,
-    ['['] = G, ['\\'] = G, [']'] = G, ['^'] = T | G, ['_'] = A, ['`'] = T | G, ['a'] = X, ['b'] = X, ['c'] = X,
-    ['d'] = X, ['e'] = X, ['f'] = X, ['g'] = A, ['h'] = A, ['i'] = A, ['j'] = A, ['k'] = A, ['l'] = A, ['m'] = A,
-    ['n'] = A, ['o'] = A, ['p'] = A, ['q'] = A, ['r'] = A, ['s'] = A, ['t'] = A, ['u'] = A, ['v'] = A, ['w'] = A,
+    ['!'] = A, ['"'] = G, ['#'] = T, ['$'] = A, ['%'] = T | G, ['&'] = A, ['\''] = A, ['('] = G | H,
+    [')'] = G | H, ['*'] = A, ['+'] = A, [','] = G, ['-'] = A, ['.'] = A, ['/'] = G, ['0'] = D, ['1'] = D,
+    ['2'] = D, ['3'] = D, ['4'] = D, ['5'] = D, ['6'] = D, ['7'] = D, ['8'] = D, ['9'] = D, [':'] = G,
+    [';'] = G | H, ['<'] = G, ['='] = G | H, ['>'] = G, ['?'] = G, ['@'] = G, ['A'] = X, ['B'] = X,
+    ['C'] = X, ['D'] = X, ['E'] = X, ['F'] = X, ['G'] = A, ['H'] = A, ['I'] = A, ['J'] = A, ['K'] = A,
+    ['L'] = A, ['M'] = A, ['N'] = A, ['O'] = A, ['P'] = A, ['Q'] = A, ['R'] = A, ['S'] = A, ['T'] = A,
+    ['U'] = A, ['V'] = A, ['W'] = A, ['X'] = A, ['Y'] = A, ['Z'] = A, ['['] = G, ['\\'] = G, [']'] = G,
+    ['^'] = T | G, ['_'] = A, ['`'] = T | G, ['a'] = X, ['b'] = X, ['c'] = X, ['d'] = X, ['e'] = X,
+    ['f'] = X, ['g'] = A, ['h'] = A, ['i'] = A, ['j'] = A, ['k'] = A, ['l'] = A, ['m'] = A, ['n'] = A,
+    ['o'] = A, ['p'] = A, ['q'] = A, ['r'] = A, ['s'] = A, ['t'] = A, ['u'] = A, ['v'] = A, ['w'] = A,
     ['x'] = A, ['y'] = A, ['z'] = A, ['{'] = G, ['|'] = T | G, ['}'] = G, ['~'] = A,
 };
 #undef T
@@ -105,8 +107,8 @@ FM_INLINE uint32_t fm_load32(const uint8_t *p)
     return v;
 }
 
-/* Compares token characters with a lower-case name of letters, digits and dashes. Setting bit 5 maps no other token
- * character onto those (0x0d and 0x10 to 0x19 are none). */
+/* Compares token characters with a lower-case name of letters, digits and dashes. Setting bit 5 maps no other
+ * token character onto those (0x0d and 0x10 to 0x19 are none). */
 FM_INLINE int fm_name_is(const uint8_t *p, const char *lower, uint32_t len)
 {
     const uint64_t bit5 = 0x2020202020202020u;
@@ -163,8 +165,8 @@ FM_INLINE uint32_t fm_name_id(const uint8_t *p, uint32_t len)
     return 0;
 }
 
-/* Whether a name starts with x-forwarded-, or is one of our names with underscores, which many origins read as
- * dashes (so that a client could slip in what the proxy removes). */
+/* Whether a name starts with x-forwarded-, or is one of our names with underscores, which many origins read
+ * as dashes (so that a client could slip in what the proxy removes). */
 static int fm_spoofs_forwarding(const uint8_t *p, uint32_t len)
 {
     char name[20];
@@ -173,19 +175,20 @@ static int fm_spoofs_forwarding(const uint8_t *p, uint32_t len)
     uint32_t n = len < sizeof(name) ? len : (uint32_t)sizeof(name);
     for (uint32_t i = 0; i < n; i++) name[i] = p[i] == '_' ? '-' : (char)(p[i] | 0x20);
     if (n >= 12 && memcmp(name, "x-forwarded-", 12) == 0) return 1;
-    return (len == 9 && memcmp(name, "x-real-ip", 9) == 0) || (len == 12 && memcmp(name, "x-request-id", 12) == 0);
+    if (len == 9) return memcmp(name, "x-real-ip", 9) == 0;
+    return len == 12 && memcmp(name, "x-request-id", 12) == 0;
 }
 
-/* Fields that frame, route, authenticate or describe a message and so may not come as trailers (RFC 9110 6.5.1),
- * besides all that fm_name_id knows. */
+/* Fields that frame, route, authenticate or describe a message and so may not come as trailers (RFC 9110
+ * 6.5.1), besides all that fm_name_id knows. */
 static int fm_forbidden_trailer(const uint8_t *p, uint32_t len)
 {
     static const char *const names[] = {
         "accept", "age", "allow", "authorization", "cache-control", "content-encoding", "content-location",
-        "content-range", "content-type", "expires", "if-match", "if-modified-since", "if-none-match", "if-range",
-        "if-unmodified-since", "location", "pragma", "proxy-authenticate", "proxy-authorization", "range",
-        "retry-after", "server", "set-cookie", "upgrade-insecure-requests", "vary", "via", "warning",
-        "www-authenticate",
+        "content-range", "content-type", "expires", "if-match", "if-modified-since", "if-none-match",
+        "if-range", "if-unmodified-since", "location", "pragma", "proxy-authenticate",
+        "proxy-authorization", "range", "retry-after", "server", "set-cookie", "upgrade-insecure-requests",
+        "vary", "via", "warning", "www-authenticate",
     };
     if (fm_name_id(p, len)) return 1;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
@@ -214,7 +217,8 @@ FM_INLINE uint32_t fm_method_id(const uint8_t *p, uint32_t len)
     }
 }
 
-/* "HTTP/1.1\r\n", the version that nearly every message has. The caller has checked that ten bytes are there. */
+/* "HTTP/1.1\r\n", the version that nearly every message has. The caller has checked that ten bytes are
+ * there. */
 FM_INLINE int fm_is_http11_line(const uint8_t *p)
 {
     return memcmp(p, "HTTP/1.1\r\n", 10) == 0;

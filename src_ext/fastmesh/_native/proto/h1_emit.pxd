@@ -1,16 +1,17 @@
-"""Writing heads: the request that goes upstream, the response that goes to the client, the proxy's own answers.
+"""Writing heads: the request that goes upstream, the response that goes to the client, the proxy's own
+answers.
 
 Sans-I/O, any thread, nothing is allocated. Each returns the bytes written or an error when `cap` might not do
-(a bound is computed first, so that the writing itself checks nothing): the received head plus what is added plus
-H1_EMIT_SPARE. The same request is never written with two contradicting fields: fields that the proxy owns are taken
-out first and written last.
+(a bound is computed first, so that the writing itself checks nothing): the received head plus what is added
+plus H1_EMIT_SPARE. The same request is never written with two contradicting fields: fields that the proxy
+owns are taken out first and written last.
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, strlen
 
 from fastmesh._native.base.errors cimport (
-    FM_E_BAD_REQUEST, FM_E_DRAINING, FM_E_HEADER_TOO_LARGE, FM_E_METHOD_NOT_ALLOWED, FM_E_NO_MEMORY, FM_E_OVERLOADED,
-    FM_E_TOO_MANY_CONNECTIONS, FM_E_UPSTREAM_MALFORMED, fm_error_info,
+    FM_E_BAD_REQUEST, FM_E_DRAINING, FM_E_HEADER_TOO_LARGE, FM_E_METHOD_NOT_ALLOWED, FM_E_NO_MEMORY,
+    FM_E_OVERLOADED, FM_E_TOO_MANY_CONNECTIONS, FM_E_UPSTREAM_MALFORMED, fm_error_info,
 )
 from fastmesh._native.base.field_t cimport field_t, slice_t
 from fastmesh._native.proto.ctext cimport fm_reason
@@ -18,8 +19,8 @@ from fastmesh._native.proto.h1_t cimport (
     H1_ABSOLUTE_FORM, H1_ASTERISK_FORM, H1_BODY_CHUNKED, H1_BODY_LENGTH, H1_BODY_NONE, H1_BODY_UNTIL_CLOSE,
     H1_H_CONTENT_LENGTH, H1_H_DATE, H1_H_FORWARDED, H1_H_HOST, H1_H_MAX_FORWARDS, H1_H_TRAILER,
     H1_H_TRANSFER_ENCODING, H1_H_X_FORWARDED_FOR, H1_H_X_FORWARDED_HOST, H1_H_X_FORWARDED_OTHER,
-    H1_H_X_FORWARDED_PROTO, H1_H_X_REAL_IP, H1_H_X_REQUEST_ID, H1_M_PATCH, H1_M_POST, H1_M_PUT, H1_ORIGIN_FORM,
-    h1_forward_t, h1_own_t, h1_reply_t, h1_req_t, h1_resp_t,
+    H1_H_X_FORWARDED_PROTO, H1_H_X_REAL_IP, H1_H_X_REQUEST_ID, H1_M_PATCH, H1_M_POST, H1_M_PUT,
+    H1_ORIGIN_FORM, h1_forward_t, h1_own_t, h1_reply_t, h1_req_t, h1_resp_t,
 )
 from fastmesh._native.proto.h1_write cimport (
     h1_put, h1_put_chunked, h1_put_fields, h1_put_length, h1_put_number, h1_put_slice,
@@ -77,7 +78,9 @@ cdef inline uint8_t *_put_target(uint8_t *p, const h1_req_t *req, const h1_forwa
     return h1_put_slice(p, req.target)
 
 
-cdef inline uint8_t *_put_request_line(uint8_t *p, const h1_req_t *req, const h1_forward_t *fwd) noexcept nogil:
+cdef inline uint8_t *_put_request_line(
+    uint8_t *p, const h1_req_t *req, const h1_forward_t *fwd,
+) noexcept nogil:
     """Request line, and Host where the received one is not to be copied."""
     p = h1_put_slice(p, req.method)
     p[0] = c" "
@@ -94,7 +97,9 @@ cdef inline uint8_t *_put_request_line(uint8_t *p, const h1_req_t *req, const h1
     return p
 
 
-cdef inline uint8_t *_put_forwarded_for(uint8_t *p, const h1_req_t *req, const h1_forward_t *fwd) noexcept nogil:
+cdef inline uint8_t *_put_forwarded_for(
+    uint8_t *p, const h1_req_t *req, const h1_forward_t *fwd,
+) noexcept nogil:
     """X-Forwarded-For: what a trusted peer sent, its lines joined, and the peer."""
     cdef uint32_t i
     p = h1_put(p, b"X-Forwarded-For: ", 17)
@@ -121,12 +126,14 @@ cdef inline uint8_t *_put_forwarding(uint8_t *p, const h1_req_t *req, const h1_f
     return p
 
 
-cdef inline uint8_t *_put_request_framing(uint8_t *p, const h1_req_t *req, const h1_forward_t *fwd) noexcept nogil:
+cdef inline uint8_t *_put_request_framing(
+    uint8_t *p, const h1_req_t *req, const h1_forward_t *fwd,
+) noexcept nogil:
+    cdef bint expects
     if fwd.body == H1_BODY_NONE:
         # RFC 9110 8.6: a method that expects content says that there is none.
-        if not (req.has_length and _keeps_framing(req, fwd)) and (
-            req.has_length or req.method_id == H1_M_POST or req.method_id == H1_M_PUT or req.method_id == H1_M_PATCH
-        ):
+        expects = req.method_id == H1_M_POST or req.method_id == H1_M_PUT or req.method_id == H1_M_PATCH
+        if not (req.has_length and _keeps_framing(req, fwd)) and (req.has_length or expects):
             p = h1_put(p, b"Content-Length: 0\r\n", 19)
     elif not _keeps_framing(req, fwd):
         if fwd.body == H1_BODY_CHUNKED:
@@ -154,8 +161,8 @@ cdef inline uint8_t *_put_hop(uint8_t *p, const h1_req_t *req, const h1_forward_
 cdef inline int32_t h1_emit_request(
     const h1_req_t *req, const h1_forward_t *fwd, uint8_t *out, uint32_t cap,
 ) noexcept nogil:
-    """Writes the head that goes upstream, always HTTP/1.1; its length or -FM_E_HEADER_TOO_LARGE. The buffer that the
-    request was parsed from must still be in place."""
+    """Writes the head that goes upstream, always HTTP/1.1; its length or -FM_E_HEADER_TOO_LARGE. The buffer
+    that the request was parsed from must still be in place."""
     cdef uint64_t bound = (
         <uint64_t>req.head_len + fwd.path.len + fwd.host_override.len + fwd.host_default.len + req.host.len
         + fwd.peer_ip.len + fwd.proto.len + fwd.request_id.len + 2 * req.nfields + H1_EMIT_SPARE
@@ -193,15 +200,18 @@ cdef inline bint _adds_date(const h1_resp_t *resp, const h1_reply_t *reply) noex
 
 
 cdef inline bint h1_response_verbatim(const h1_resp_t *resp, const h1_reply_t *reply) noexcept nogil:
-    """Whether h1_emit_response would write the very bytes that came, so that they can be sent on with the body."""
+    """Whether h1_emit_response would write the very bytes that came, so that they can be sent on with the
+    body."""
     return (
-        resp.plain_line and not resp.drops and not resp.respell and not reply.close and not reply.keep_alive_10
-        and _keeps_reply_framing(resp, reply) and not resp.upgrade
+        resp.plain_line and not resp.drops and not resp.respell and not resp.upgrade
+        and not reply.close and not reply.keep_alive_10 and _keeps_reply_framing(resp, reply)
         and (reply.trailers or not resp.seen & (1 << H1_H_TRAILER)) and not _adds_date(resp, reply)
     )
 
 
-cdef inline uint8_t *_put_status_line(uint8_t *p, uint32_t status, const uint8_t *reason, size_t len) noexcept nogil:
+cdef inline uint8_t *_put_status_line(
+    uint8_t *p, uint32_t status, const uint8_t *reason, size_t len,
+) noexcept nogil:
     p = h1_put(p, b"HTTP/1.1 ", 9)
     p[0] = <uint8_t>(c"0" + status / 100)
     p[1] = <uint8_t>(c"0" + status / 10 % 10)
@@ -228,7 +238,9 @@ cdef inline uint8_t *_put_date(uint8_t *p, slice_t date) noexcept nogil:
     return h1_put(p, b"\r\n", 2)
 
 
-cdef inline uint8_t *_put_reply_framing(uint8_t *p, const h1_resp_t *resp, const h1_reply_t *reply) noexcept nogil:
+cdef inline uint8_t *_put_reply_framing(
+    uint8_t *p, const h1_resp_t *resp, const h1_reply_t *reply,
+) noexcept nogil:
     if reply.body == H1_BODY_CHUNKED:
         return h1_put_chunked(p)
     if reply.body == H1_BODY_LENGTH or (reply.body == H1_BODY_NONE and resp.has_length):
@@ -293,8 +305,8 @@ cdef inline uint8_t *_own_status(uint8_t *p, uint32_t status) noexcept nogil:
 
 
 cdef inline int32_t h1_emit_error(int error, const h1_own_t *own, uint8_t *out, uint32_t cap) noexcept nogil:
-    """The answer to an FM_E_… (of either sign): its status, `x-fastmesh-error`, one line of text. Its length, at most
-    H1_EMIT_SPARE, or -FM_E_HEADER_TOO_LARGE."""
+    """The answer to an FM_E_… (of either sign): its status, `x-fastmesh-error`, one line of text. Its length,
+    at most H1_EMIT_SPARE, or -FM_E_HEADER_TOO_LARGE."""
     cdef int index = -error if error < 0 else error
     cdef const char *name = fm_error_info[index].public_name
     cdef uint8_t line[160]
@@ -334,7 +346,8 @@ cdef inline int32_t h1_emit_fixed(
 cdef inline int32_t h1_emit_redirect(
     uint32_t status, slice_t location, const h1_own_t *own, uint8_t *out, uint32_t cap,
 ) noexcept nogil:
-    """A route's `redirect`. `location` is written as it is: it must come from a parsed target or the configuration."""
+    """A route's `redirect`. `location` is written as it is: it must come from a parsed target or the
+    configuration."""
     cdef uint8_t *p = out
     cdef slice_t body
     if <uint64_t>location.len + H1_EMIT_SPARE > cap:

@@ -24,7 +24,8 @@ cdef inline const field_t *h1_find_field(
 cdef inline slice_t _pair_value(
     const uint8_t *p, const uint8_t *end, uint8_t separator, const uint8_t *name, uint32_t name_len,
 ) noexcept nogil:
-    """The value of the first `name=value` among parts divided by a separator; of `name` alone, an empty one."""
+    """The value of the first `name=value` among parts divided by a separator; of `name` alone, an empty
+    one."""
     cdef slice_t found
     cdef const uint8_t *stop
     while p <= end:
@@ -50,7 +51,9 @@ cdef inline slice_t _pair_value(
     return found
 
 
-cdef inline slice_t h1_cookie(const field_t *fields, uint32_t n, const uint8_t *name, uint32_t name_len) noexcept nogil:
+cdef inline slice_t h1_cookie(
+    const field_t *fields, uint32_t n, const uint8_t *name, uint32_t name_len,
+) noexcept nogil:
     """The first cookie of that name (RFC 6265 5.4: case-sensitive), quotes included."""
     cdef slice_t found
     cdef uint32_t i
@@ -73,6 +76,7 @@ cdef inline slice_t h1_forwarded_for(const h1_req_t *req) noexcept nogil:
     """The last element of the last X-Forwarded-For field: whom a trusted peer says that it speaks for."""
     cdef slice_t found
     cdef const field_t *field
+    cdef const uint8_t *end
     cdef uint32_t i = req.nfields
     found.ptr = NULL
     found.len = 0
@@ -82,11 +86,12 @@ cdef inline slice_t h1_forwarded_for(const h1_req_t *req) noexcept nogil:
         i -= 1
         field = &req.fields[i]
         if field.id == H1_H_X_FORWARDED_FOR and field.value_len:
-            found.ptr = field.value + field.value_len
+            end = field.value + field.value_len
+            found.ptr = end
             while found.ptr > field.value and (found.ptr - 1)[0] != c",":
                 found.ptr -= 1
-            while found.ptr < field.value + field.value_len and (found.ptr[0] == c" " or found.ptr[0] == c"\t"):
+            while found.ptr < end and (found.ptr[0] == c" " or found.ptr[0] == c"\t"):
                 found.ptr += 1
-            found.len = <uint32_t>(field.value + field.value_len - found.ptr)
+            found.len = <uint32_t>(end - found.ptr)
             return found
     return found

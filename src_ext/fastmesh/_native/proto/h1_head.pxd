@@ -1,9 +1,10 @@
 """What the request and the response parser share: resuming a head that arrives in pieces, numbers, lists.
 
-Sans-I/O, any thread. A head is parsed whole, in one pass. When its end is missing the parser leaves a mark in the
-caller's `scan` and later calls only look at new bytes for something that makes another pass worth while: the blank
-line, the end of the first line, or a control character. So a head that arrives one byte a packet costs linear time,
-and the result is that of one packet, because every error depends only on the bytes before it.
+Sans-I/O, any thread. A head is parsed whole, in one pass. When its end is missing the parser leaves a mark in
+the caller's `scan` and later calls only look at new bytes for something that makes another pass worth while:
+the blank line, the end of the first line, or a control character. So a head that arrives one byte a packet
+costs linear time, and the result is that of one packet, because every error depends only on the bytes before
+it.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -54,7 +55,9 @@ cdef inline bint h1_scan_due(const uint8_t *buf, uint32_t len, uint32_t *scan) n
     return False
 
 
-cdef inline void h1_scan_mark(const uint8_t *buf, uint32_t len, uint32_t *scan, bint line_done) noexcept nogil:
+cdef inline void h1_scan_mark(
+    const uint8_t *buf, uint32_t len, uint32_t *scan, bint line_done,
+) noexcept nogil:
     """Leaves the mark after a pass that ended for want of input: as late as no line end is missed."""
     cdef uint32_t at = len - 3 if len > 3 else 0
     if at > 0 and buf[at] == c"\n":
@@ -77,9 +80,11 @@ cdef inline int h1_length(const uint8_t *p, uint32_t len, uint64_t *out) noexcep
     return 1 if len > 1 and p[0] == c"0" else 0
 
 
-cdef inline bint h1_list_next(const uint8_t **cursor, const uint8_t *end, const uint8_t **item, uint32_t *item_len) noexcept nogil:
-    """Steps through a comma-separated list; white space (also that of folded lines) around elements is left out, and
-    empty elements are. False at the end."""
+cdef inline bint h1_list_next(
+    const uint8_t **cursor, const uint8_t *end, const uint8_t **item, uint32_t *item_len,
+) noexcept nogil:
+    """Steps through a comma-separated list; white space (also that of folded lines) around elements is left
+    out, and empty elements are. False at the end."""
     cdef const uint8_t *p = cursor[0]
     cdef const uint8_t *last
     while p < end and (p[0] == c"," or p[0] == c" " or p[0] == c"\t" or p[0] == c"\r" or p[0] == c"\n"):
@@ -110,7 +115,9 @@ cdef inline bint h1_same_name(const uint8_t *a, const uint8_t *b, uint32_t len) 
     return True
 
 
-cdef inline uint32_t h1_drop_named(field_t *fields, uint32_t n, const uint8_t *name, uint32_t len) noexcept nogil:
+cdef inline uint32_t h1_drop_named(
+    field_t *fields, uint32_t n, const uint8_t *name, uint32_t len,
+) noexcept nogil:
     """Marks the fields of that name as hop-by-hop."""
     cdef uint32_t i, result = 0
     for i in range(n):
@@ -123,8 +130,8 @@ cdef inline uint32_t h1_drop_named(field_t *fields, uint32_t n, const uint8_t *n
 cdef inline uint32_t h1_connection_token(
     field_t *fields, uint32_t n, const uint8_t *item, uint32_t len,
 ) noexcept nogil:
-    """What one element of Connection says (RFC 9110 7.6.1). Fields that the proxy itself writes or that are always
-    hop-by-hop are not looked up: a client cannot have them removed."""
+    """What one element of Connection says (RFC 9110 7.6.1). Fields that the proxy itself writes or that are
+    always hop-by-hop are not looked up: a client cannot have them removed."""
     cdef uint32_t id
     if len == 5 and h1_same_name(item, b"close", 5):
         return H1_CONN_CLOSE
@@ -161,7 +168,9 @@ cdef inline uint32_t h1_connection_tokens(field_t *fields, uint32_t n, uint32_t 
     return result
 
 
-cdef inline bint h1_list_has(const field_t *fields, uint32_t n, uint32_t id, const char *lower, uint32_t len) noexcept nogil:
+cdef inline bint h1_list_has(
+    const field_t *fields, uint32_t n, uint32_t id, const char *lower, uint32_t len,
+) noexcept nogil:
     """Whether a field of that id lists the token, parameters and a `/version` aside."""
     cdef uint32_t i, item_len = 0
     cdef const uint8_t *p

@@ -1,12 +1,13 @@
-"""Request and response heads (RFC 9112), parsed strictly; every decision of the acceptance list that needs no more
-than the head is made here. Sans-I/O, any thread, nothing is allocated.
+"""Request and response heads (RFC 9112), parsed strictly; every decision of the acceptance list that needs no
+more than the head is made here. Sans-I/O, any thread, nothing is allocated.
 
 Return value: > 0 bytes consumed, blank line included; 0 more input is needed; < 0 an -FM_E_… after which the
 connection cannot be read on. A caller zeroes `scan` before the first call for a message, and passes the same
-(perhaps moved, always whole) buffer with more bytes the next time. `out` may be a different struct at every call.
-A response has the one error -FM_E_UPSTREAM_MALFORMED.
+(perhaps moved, always whole) buffer with more bytes the next time. `out` may be a different struct at every
+call. A response has the one error -FM_E_UPSTREAM_MALFORMED.
 """
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
 from fastmesh._native.base.errors cimport (
     FM_E_BAD_REQUEST, FM_E_CODING_UNSUPPORTED, FM_E_EXPECTATION_FAILED, FM_E_HEADER_TOO_LARGE,
@@ -14,21 +15,21 @@ from fastmesh._native.base.errors cimport (
 )
 from fastmesh._native.base.field_t cimport field_t, slice_t
 from fastmesh._native.proto.ctext cimport (
-    FM_C_DIGIT, fm_class, fm_equal_nocase, fm_is_http11_line, fm_method_id, fm_name_id, fm_target_end, fm_token_end,
-    fm_value_end,
+    FM_C_DIGIT, fm_class, fm_equal_nocase, fm_is_http11_line, fm_method_id, fm_name_id, fm_target_end,
+    fm_token_end, fm_value_end,
 )
 from fastmesh._native.proto.h1_head cimport (
     H1_CONN_CLOSE, H1_CONN_DROPPED, H1_CONN_FRAMING, H1_CONN_KEEP_ALIVE, H1_CONN_TOO_MANY, H1_CONN_UPGRADE,
-    H1_NAME_BYTES_MAX, H1_SCAN_OFFSET, h1_connection_tokens, h1_length, h1_list_has, h1_list_next, h1_scan_due,
-    h1_scan_mark,
+    H1_NAME_BYTES_MAX, H1_SCAN_OFFSET, h1_connection_tokens, h1_length, h1_list_has, h1_list_next,
+    h1_scan_due, h1_scan_mark,
 )
 from fastmesh._native.proto.h1_response cimport h1_parse_response
 from fastmesh._native.proto.h1_t cimport (
     H1_ABSOLUTE_FORM, H1_BODY_CHUNKED, H1_BODY_LENGTH, H1_BODY_NONE, H1_F_DROP, H1_F_RESPACE, H1_H_CONNECTION,
     H1_H_CONTENT_LENGTH, H1_H_EXPECT, H1_H_HOST, H1_H_HTTP2_SETTINGS, H1_H_KEEP_ALIVE, H1_H_MAX_FORWARDS,
-    H1_H_PROXY_CONNECTION, H1_H_TE, H1_H_TRAILER, H1_H_TRANSFER_ENCODING, H1_H_UPGRADE, H1_M_CONNECT, H1_M_DELETE,
-    H1_M_GET, H1_M_HEAD, H1_M_OPTIONS, H1_M_PUT, H1_M_TRACE, H1_MAX_FIELDS, H1_UPGRADE_WEBSOCKET, h1_limits_t,
-    h1_req_t,
+    H1_H_PROXY_CONNECTION, H1_H_TE, H1_H_TRAILER, H1_H_TRANSFER_ENCODING, H1_H_UPGRADE, H1_M_CONNECT,
+    H1_M_DELETE, H1_M_GET, H1_M_HEAD, H1_M_OPTIONS, H1_M_PUT, H1_M_TRACE, H1_MAX_FIELDS, H1_UPGRADE_WEBSOCKET,
+    h1_limits_t, h1_req_t,
 )
 from fastmesh._native.proto.h1_target cimport h1_host, h1_target
 
@@ -106,8 +107,8 @@ cdef inline int32_t _request_line(
 
 
 cdef inline int _request_coding(h1_req_t *out, field_t *field) noexcept nogil:
-    """Transfer-Encoding (RFC 9112 6.1, 6.3): exactly `chunked`. A well-formed list whose last coding is chunked, or
-    that has a coding nobody knows, gets 501, anything else 400."""
+    """Transfer-Encoding (RFC 9112 6.1, 6.3): exactly `chunked`. A well-formed list whose last coding is
+    chunked, or that has a coding nobody knows, gets 501, anything else 400."""
     cdef const uint8_t *p = field.value
     cdef const uint8_t *end = p + field.value_len
     cdef const uint8_t *item
@@ -115,8 +116,7 @@ cdef inline int _request_coding(h1_req_t *out, field_t *field) noexcept nogil:
     if out.minor == 0 or (out.seen >> H1_H_TRANSFER_ENCODING) & 1:
         return -FM_E_BAD_REQUEST
     if field.value_len == 7 and fm_equal_nocase(p, b"chunked", 7):
-        if not (p[0] == c"c" and p[1] == c"h" and p[2] == c"u" and p[3] == c"n" and p[4] == c"k" and p[5] == c"e"
-                and p[6] == c"d"):
+        if memcmp(p, b"chunked", 7) != 0:
             out.respell_framing = 1
         return 0
     while True:
@@ -139,11 +139,15 @@ cdef inline int _request_coding(h1_req_t *out, field_t *field) noexcept nogil:
 
 
 cdef inline bint _known_coding(const uint8_t *p, uint32_t len) noexcept nogil:
-    return (
-        (len == 4 and fm_equal_nocase(p, b"gzip", 4)) or (len == 7 and fm_equal_nocase(p, b"deflate", 7))
-        or (len == 8 and fm_equal_nocase(p, b"compress", 8)) or (len == 8 and fm_equal_nocase(p, b"identity", 8))
-        or (len == 6 and fm_equal_nocase(p, b"x-gzip", 6)) or (len == 10 and fm_equal_nocase(p, b"x-compress", 10))
-    )
+    if len == 4:
+        return fm_equal_nocase(p, b"gzip", 4)
+    if len == 6:
+        return fm_equal_nocase(p, b"x-gzip", 6)
+    if len == 7:
+        return fm_equal_nocase(p, b"deflate", 7)
+    if len == 8:
+        return fm_equal_nocase(p, b"compress", 8) or fm_equal_nocase(p, b"identity", 8)
+    return len == 10 and fm_equal_nocase(p, b"x-compress", 10)
 
 
 cdef inline int _request_field(h1_req_t *out, field_t *field) noexcept nogil:
@@ -259,8 +263,9 @@ cdef inline int _request_connection(h1_req_t *out) noexcept nogil:
     )
     out.upgrade = 0
     if (
-        options & H1_CONN_UPGRADE and (out.seen >> H1_H_UPGRADE) & 1 and out.minor > 0 and out.method_id == H1_M_GET
-        and out.body == H1_BODY_NONE and h1_list_has(out.fields, out.nfields, H1_H_UPGRADE, b"websocket", 9)
+        options & H1_CONN_UPGRADE and (out.seen >> H1_H_UPGRADE) & 1
+        and out.minor > 0 and out.method_id == H1_M_GET and out.body == H1_BODY_NONE
+        and h1_list_has(out.fields, out.nfields, H1_H_UPGRADE, b"websocket", 9)
     ):
         out.upgrade = H1_UPGRADE_WEBSOCKET
     return 0
@@ -316,8 +321,8 @@ cdef inline int32_t _request_head(
 cdef inline int32_t h1_parse_request(
     const uint8_t *buf, uint32_t len, uint32_t *scan, const h1_limits_t *limits, h1_req_t *out,
 ) noexcept nogil:
-    """Parses the request head at `buf`: -FM_E_BAD_REQUEST, _METHOD_UNSUPPORTED, _METHOD_NOT_ALLOWED (TRACE, CONNECT),
-    _TARGET_TOO_LONG, _HEADER_TOO_LARGE, _VERSION_UNSUPPORTED, _CODING_UNSUPPORTED, _MISDIRECTED or
+    """Parses the request head at `buf`: -FM_E_BAD_REQUEST, _METHOD_UNSUPPORTED, _METHOD_NOT_ALLOWED (TRACE,
+    CONNECT), _TARGET_TOO_LONG, _HEADER_TOO_LARGE, _VERSION_UNSUPPORTED, _CODING_UNSUPPORTED, _MISDIRECTED or
     _EXPECTATION_FAILED."""
     cdef uint32_t seen = len if len < limits.header_bytes else limits.header_bytes
     cdef bint line_done = scan[0] > H1_SCAN_OFFSET

@@ -1,6 +1,7 @@
-"""Response heads (RFC 9112 4); see ``h1_parse.pxd``, which is what to import. Lenient only where an intermediary
-must or may mend: white space before a colon, folded lines, a missing reason."""
+"""Response heads (RFC 9112 4); see ``h1_parse.pxd``, which is what to import. Lenient only where an
+intermediary must or may mend: white space before a colon, folded lines, a missing reason."""
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+from libc.string cimport memcmp
 
 from fastmesh._native.base.errors cimport FM_E_UPSTREAM_MALFORMED
 from fastmesh._native.base.field_t cimport field_t
@@ -14,8 +15,8 @@ from fastmesh._native.proto.h1_head cimport (
 from fastmesh._native.proto.h1_t cimport (
     H1_ASKED_CONNECT, H1_ASKED_HEAD, H1_ASKED_UPGRADE, H1_BODY_CHUNKED, H1_BODY_LENGTH, H1_BODY_NONE,
     H1_BODY_UNTIL_CLOSE, H1_F_DROP, H1_F_FOLDED, H1_F_RESPACE, H1_H_CONNECTION, H1_H_CONTENT_LENGTH,
-    H1_H_HTTP2_SETTINGS, H1_H_KEEP_ALIVE, H1_H_PROXY_CONNECTION, H1_H_TE, H1_H_TRANSFER_ENCODING, H1_H_UPGRADE,
-    H1_MAX_FIELDS, H1_UPGRADE_WEBSOCKET, h1_limits_t, h1_resp_t,
+    H1_H_HTTP2_SETTINGS, H1_H_KEEP_ALIVE, H1_H_PROXY_CONNECTION, H1_H_TE, H1_H_TRANSFER_ENCODING,
+    H1_H_UPGRADE, H1_MAX_FIELDS, H1_UPGRADE_WEBSOCKET, h1_limits_t, h1_resp_t,
 )
 
 
@@ -81,10 +82,7 @@ cdef inline int _response_field(h1_resp_t *out, field_t *field, uint32_t asked) 
             return 0
         if again or out.minor == 0 or field.value_len != 7 or not fm_equal_nocase(field.value, b"chunked", 7):
             return -1
-        if field.value[0] != c"c":
-            out.respell_framing = 1
-        elif not (field.value[1] & field.value[2] & field.value[3] & field.value[4] & field.value[5]
-                  & field.value[6] & 0x20):
+        if memcmp(field.value, b"chunked", 7) != 0:
             out.respell_framing = 1
     elif field.id == H1_H_CONNECTION or field.id == H1_H_KEEP_ALIVE or field.id == H1_H_PROXY_CONNECTION \
             or field.id == H1_H_TE or field.id == H1_H_UPGRADE or field.id == H1_H_HTTP2_SETTINGS:
@@ -93,8 +91,11 @@ cdef inline int _response_field(h1_resp_t *out, field_t *field, uint32_t asked) 
     return 0
 
 
-cdef inline const uint8_t *_folded_value(const uint8_t *p, const uint8_t *end, field_t *field, bint *wrong) noexcept nogil:
-    """Scans a value over its continuation lines. Gives its CRLF, or NULL for more input or, with `wrong`, an error."""
+cdef inline const uint8_t *_folded_value(
+    const uint8_t *p, const uint8_t *end, field_t *field, bint *wrong,
+) noexcept nogil:
+    """Scans a value over its continuation lines. Gives its CRLF, or NULL for more input or, with `wrong`, an
+    error."""
     while True:
         p = fm_value_end(p, end)
         if p == end:
@@ -275,10 +276,11 @@ cdef inline int32_t _response_head(
 
 
 cdef inline int32_t h1_parse_response(
-    const uint8_t *buf, uint32_t len, uint32_t *scan, const h1_limits_t *limits, uint32_t asked, h1_resp_t *out,
+    const uint8_t *buf, uint32_t len, uint32_t *scan, const h1_limits_t *limits, uint32_t asked,
+    h1_resp_t *out,
 ) noexcept nogil:
-    """Parses the response head at `buf`; `asked` has the H1_ASKED_… bits of its request. Of the limits the size of
-    the head and the number of fields hold."""
+    """Parses the response head at `buf`; `asked` has the H1_ASKED_… bits of its request. Of the limits the
+    size of the head and the number of fields hold."""
     cdef uint32_t seen = len if len < limits.header_bytes else limits.header_bytes
     cdef bint line_done = False
     cdef int32_t rc

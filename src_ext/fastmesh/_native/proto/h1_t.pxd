@@ -1,13 +1,16 @@
 """HTTP/1 messages as parsed: limits, request, response, and what the emitters are told. Types only.
 
-All slices borrow from the buffer that was parsed (or from constants) and live as long as it does. The structs are
-large (the field array); keep one of each per worker and reuse it: the parsers write only what they need and never
-clear. ``h1_parse.pxd`` fills ``h1_req_t`` and ``h1_resp_t``; ``h1_emit.pxd`` writes heads from them.
+All slices borrow from the buffer that was parsed (or from constants) and live as long as it does. The structs
+are large (the field array); keep one of each per worker and reuse it: the parsers write only what they need
+and never clear. ``h1_parse.pxd`` and ``h1_response.pxd`` fill ``h1_req_t`` and ``h1_resp_t``; ``h1_emit.pxd``
+writes heads from them.
 
 Signatures (all ``cdef inline … noexcept nogil``):
 
 h1_parse.pxd
-    int32_t h1_parse_request(const uint8_t *buf, uint32_t len, uint32_t *scan, const h1_limits_t *limits, h1_req_t *out)
+    int32_t h1_parse_request(const uint8_t *buf, uint32_t len, uint32_t *scan, const h1_limits_t *limits,
+                             h1_req_t *out)
+h1_response.pxd (h1_parse.pxd has it, too)
     int32_t h1_parse_response(const uint8_t *buf, uint32_t len, uint32_t *scan, const h1_limits_t *limits,
                               uint32_t asked, h1_resp_t *out)              # asked: H1_ASKED_… bits
 h1_emit.pxd
@@ -16,13 +19,15 @@ h1_emit.pxd
     int32_t h1_emit_response(const h1_resp_t *resp, const h1_reply_t *reply, uint8_t *out, uint32_t cap)
     int32_t h1_emit_error(int error, const h1_own_t *own, uint8_t *out, uint32_t cap)
     int32_t h1_emit_fixed(uint32_t status, slice_t body, const h1_own_t *own, uint8_t *out, uint32_t cap)
-    int32_t h1_emit_redirect(uint32_t status, slice_t location, const h1_own_t *own, uint8_t *out, uint32_t cap)
+    int32_t h1_emit_redirect(uint32_t status, slice_t location, const h1_own_t *own, uint8_t *out,
+                             uint32_t cap)
     int32_t h1_emit_continue(uint8_t *out, uint32_t cap)                   # HTTP/1.1 100 Continue
-h1_find.pxd
-    const field_t *h1_find_field(const field_t *fields, uint32_t n, const uint8_t *lower_name, uint32_t name_len)
-    slice_t h1_cookie(const field_t *fields, uint32_t n, const uint8_t *name, uint32_t name_len)   # ptr NULL: absent
-    slice_t h1_query_param(slice_t query, const uint8_t *name, uint32_t name_len)                  # ptr NULL: absent
-    slice_t h1_forwarded_for(const h1_req_t *req)       # last address of the last X-Forwarded-For; ptr NULL: absent
+h1_find.pxd (NULL, or a slice whose ptr is NULL: absent)
+    const field_t *h1_find_field(const field_t *fields, uint32_t n, const uint8_t *lower_name,
+                                 uint32_t name_len)
+    slice_t h1_cookie(const field_t *fields, uint32_t n, const uint8_t *name, uint32_t name_len)
+    slice_t h1_query_param(slice_t query, const uint8_t *name, uint32_t name_len)
+    slice_t h1_forwarded_for(const h1_req_t *req)       # last address of the last X-Forwarded-For
 chunked.pxd, proxyproto.pxd: see there.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, int32_t
@@ -73,7 +78,7 @@ cdef enum:
 cdef enum:
     H1_F_DROP = 1  # hop-by-hop, or named in Connection: never forwarded
     H1_F_FOLDED = 2  # response: the value spans lines; written out with spaces instead of the line ends
-    H1_F_RESPACE = 4  # white space stood before the colon (response) or behind the value (request): written without it
+    H1_F_RESPACE = 4  # white space before the colon (response) or behind the value (request): written without
 
 # Known fields (field_t.id; `seen` of a message has bit `1 << id`).
 cdef enum:
@@ -113,7 +118,7 @@ ctypedef struct h1_req_t:
     slice_t path  # without query; `/` for an empty one, `*` for asterisk-form
     slice_t query  # without `?`; ptr NULL: there was no `?`
     # routing
-    slice_t host  # authority of an absolute-form target, else the Host field, with port; ptr NULL: none (HTTP/1.0)
+    slice_t host  # authority of an absolute-form target, else Host, with port; ptr NULL: none (HTTP/1.0)
     slice_t host_name  # the same without port and without one trailing dot; brackets of an IPv6 address stay
     # framing
     uint64_t content_length  # of H1_BODY_LENGTH: at least 1, else 0
@@ -126,7 +131,7 @@ ctypedef struct h1_req_t:
     uint8_t minor  # as received: 0, or 1 and above (treated as 1)
     uint8_t form
     uint8_t body
-    uint8_t upgrade  # H1_UPGRADE_… that the client properly asked for (GET, HTTP/1.1, no body, Connection: upgrade)
+    uint8_t upgrade  # H1_UPGRADE_… properly asked for (GET, HTTP/1.1, no body, Connection: upgrade)
     uint8_t keep_alive  # the client wants the connection kept (HTTP/1.0: only if it said keep-alive)
     uint8_t expect_continue  # a body follows, and the client waits for 100 before it sends it
     uint8_t te_trailers  # the client accepts trailers
@@ -134,7 +139,7 @@ ctypedef struct h1_req_t:
     uint8_t is_idempotent  # RFC 9110 9.2.2: GET HEAD OPTIONS PUT DELETE TRACE
     uint8_t drops  # some field has a flag: the fields cannot be copied as they stand
     uint8_t has_length  # a Content-Length came with it (`Content-Length: 0` gives H1_BODY_NONE)
-    uint8_t respell_framing  # Content-Length with leading zeros, Transfer-Encoding not in lower case: write our own
+    uint8_t respell_framing  # Content-Length has leading zeros, Transfer-Encoding capitals: write our own
     uint8_t bare_query  # absolute-form `http://h?q`: `target` starts with `?` and needs a `/` before it
     field_t fields[256]
 
@@ -164,7 +169,7 @@ ctypedef struct h1_forward_t:
     slice_t peer_ip  # text, without brackets
     slice_t proto  # "http" or "https"
     slice_t request_id
-    uint8_t trusted  # the peer's x-forwarded-*, forwarded and x-real-ip are believed: appended to or kept, else replaced
+    uint8_t trusted  # x-forwarded-*, forwarded and x-real-ip are believed: appended to or kept, else replaced
     uint8_t emit_for
     uint8_t emit_proto
     uint8_t emit_host
@@ -182,8 +187,8 @@ ctypedef struct h1_reply_t:
     uint8_t client_minor
     uint8_t close  # add `Connection: close`
     uint8_t keep_alive_10  # a client of HTTP/1.0 asked for keep-alive and gets it: `Connection: keep-alive`
-    # Framing towards the client: LENGTH, CHUNKED, UNTIL_CLOSE (neither field). NONE keeps the Content-Length of an
-    # answer to HEAD, of a 304 and of an empty body, and sends none with 1xx and 204.
+    # Framing towards the client: LENGTH, CHUNKED, UNTIL_CLOSE (neither field). NONE keeps the Content-Length
+    # of an answer to HEAD, of a 304 and of an empty body, and sends none with 1xx and 204.
     uint8_t body
     uint8_t trailers  # trailers are passed on, so is the Trailer field
     slice_t date  # 29 bytes, added when the response has no Date; ptr NULL: never add

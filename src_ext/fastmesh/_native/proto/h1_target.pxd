@@ -6,7 +6,8 @@ from fastmesh._native.base.errors cimport FM_E_BAD_REQUEST, FM_E_MISDIRECTED
 from fastmesh._native.base.field_t cimport slice_t
 from fastmesh._native.proto.ctext cimport FM_C_DIGIT, FM_C_HEX, FM_C_HOST, fm_class, fm_equal_nocase
 from fastmesh._native.proto.h1_t cimport (
-    H1_ABSOLUTE_FORM, H1_ASTERISK_FORM, H1_AUTHORITY_FORM, H1_M_CONNECT, H1_M_OPTIONS, H1_ORIGIN_FORM, h1_req_t,
+    H1_ABSOLUTE_FORM, H1_ASTERISK_FORM, H1_AUTHORITY_FORM, H1_M_CONNECT, H1_M_OPTIONS, H1_ORIGIN_FORM,
+    h1_req_t,
 )
 
 
@@ -30,7 +31,8 @@ cdef inline bint _is_ipv4(const uint8_t *p, uint32_t len) noexcept nogil:
 
 
 cdef inline bint _is_ipv6(const uint8_t *p, uint32_t len) noexcept nogil:
-    """Eight groups of up to four hex digits, one run of them elided, the last two perhaps as IPv4. No zone."""
+    """Eight groups of up to four hex digits, one run of them elided, the last two perhaps as IPv4. No
+    zone."""
     cdef uint32_t i = 0, groups = 0, start
     cdef bint elided = False
     while i < len:
@@ -64,8 +66,8 @@ cdef inline bint _is_ipv6(const uint8_t *p, uint32_t len) noexcept nogil:
 
 
 cdef inline uint32_t _reg_name_end(const uint8_t *p, uint32_t len) noexcept nogil:
-    """Length of the name, which has no empty label but perhaps the last; what stops it is the caller's to judge.
-    0: none, or malformed."""
+    """Length of the name, which has no empty label but perhaps the last; what stops it is the caller's to
+    judge. 0: none, or malformed."""
     cdef uint32_t i = 0
     while i < len:
         if fm_class[p[i]] & FM_C_HOST:
@@ -82,8 +84,8 @@ cdef inline uint32_t _reg_name_end(const uint8_t *p, uint32_t len) noexcept nogi
 
 
 cdef inline bint h1_host(const uint8_t *p, uint32_t len, slice_t *name, bint *has_port) noexcept nogil:
-    """Checks `uri-host [":" port]` and gives the host without port and without one trailing dot. An empty value is
-    right, and gives an empty name."""
+    """Checks `uri-host [":" port]` and gives the host without port and without one trailing dot. An empty
+    value is right, and gives an empty name."""
     cdef const uint8_t *bracket
     cdef uint32_t i, digits = 0, port = 0
     name.ptr = p

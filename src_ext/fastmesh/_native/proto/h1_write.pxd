@@ -1,9 +1,10 @@
-"""Writing pieces of heads: bytes, numbers, runs of kept fields. The callers have checked that there is room."""
+"""Writing pieces of heads: bytes, numbers, runs of kept fields. The callers have checked that there is
+room."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fastmesh._native.base.field_t cimport field_t, slice_t
-from fastmesh._native.proto.h1_t cimport H1_F_DROP, H1_F_FOLDED, H1_F_RESPACE
+from fastmesh._native.proto.h1_t cimport H1_F_DROP
 
 cdef enum:
     H1_NUMBER_BYTES_MAX = 20
@@ -43,8 +44,8 @@ cdef inline uint8_t *h1_put_chunked(uint8_t *p) noexcept nogil:
 
 
 cdef inline uint8_t *_put_mended(uint8_t *p, const field_t *field) noexcept nogil:
-    """A field line with the irregular white space taken out: none before the colon, one space for each fold and the
-    white space around it (RFC 9112 5.1, 5.2)."""
+    """A field line with the irregular white space taken out: none before the colon, one space for each fold
+    and the white space around it (RFC 9112 5.1, 5.2)."""
     cdef uint32_t i
     cdef uint8_t c
     cdef bint folding = False
@@ -68,8 +69,8 @@ cdef inline uint8_t *_put_mended(uint8_t *p, const field_t *field) noexcept nogi
 cdef inline uint8_t *h1_put_fields(
     uint8_t *p, const field_t *fields, uint32_t n, uint32_t without, const uint8_t *fields_end,
 ) noexcept nogil:
-    """Copies the field lines that are neither marked H1_F_DROP nor of an id in `without`; lines that stand together
-    are copied as one run. `fields_end` is where the blank line starts."""
+    """Copies the field lines that are neither marked H1_F_DROP nor of an id in `without`; lines that stand
+    together are copied as one run. `fields_end` is where the blank line starts."""
     cdef const uint8_t *run = NULL
     cdef const field_t *field
     cdef uint32_t i
@@ -82,7 +83,7 @@ cdef inline uint8_t *h1_put_fields(
         if run != NULL:
             p = h1_put(p, run, field.name - run)
             run = NULL
-        if field.flags & (H1_F_FOLDED | H1_F_RESPACE) and not field.flags & H1_F_DROP and not (without >> field.id) & 1:
+        if field.flags and not field.flags & H1_F_DROP and not (without >> field.id) & 1:
             p = _put_mended(p, field)
     if run != NULL:
         p = h1_put(p, run, fields_end - run)

@@ -1,7 +1,7 @@
 """The PROXY protocol, versions 1 (text) and 2 (binary), as its specification of 2020/03/05 has it. Sans-I/O.
 
-A header is accepted whole or not at all: a byte that cannot belong to one is an error at once, so that a client that
-sends none is not waited for. Nothing of what follows the header is read.
+A header is accepted whole or not at all: a byte that cannot belong to one is an error at once, so that a
+client that sends none is not waited for. Nothing of what follows the header is read.
 """
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memchr, memcmp, memcpy, strlen
@@ -43,7 +43,9 @@ cdef inline const uint8_t *_pp_word(const uint8_t **cursor, const uint8_t *end, 
     return start
 
 
-cdef inline bint _pp_address(const uint8_t **cursor, const uint8_t *end, int family, uint8_t *out) noexcept nogil:
+cdef inline bint _pp_address(
+    const uint8_t **cursor, const uint8_t *end, int family, uint8_t *out,
+) noexcept nogil:
     cdef char text[_PP_TEXT_MAX]
     cdef uint32_t len = 0
     cdef const uint8_t *word = _pp_word(cursor, end, &len)
@@ -95,12 +97,16 @@ cdef inline int32_t _pp_parse_v1(const uint8_t *buf, uint32_t len, pp_addr_t *ou
         return -FM_E_PROXY_HEADER if seen == PP_V1_MAX or memchr(buf, c"\n", seen) != NULL else 0
     if cr + 1 == buf + seen:
         return -FM_E_PROXY_HEADER if seen == PP_V1_MAX or memchr(buf, c"\n", seen) != NULL else 0
-    if cr[1] != c"\n" or cr - buf < 6 or memchr(buf, c"\n", cr - buf) != NULL or not _pp_v1_line(buf + 6, cr, out):
+    if cr[1] != c"\n" or cr - buf < 6 or memchr(buf, c"\n", cr - buf) != NULL:
+        return -FM_E_PROXY_HEADER
+    if not _pp_v1_line(buf + 6, cr, out):
         return -FM_E_PROXY_HEADER
     return <int32_t>(cr + 2 - buf)
 
 
-cdef inline bint _pp_v2_addresses(const uint8_t *p, uint32_t len, uint8_t family, pp_addr_t *out) noexcept nogil:
+cdef inline bint _pp_v2_addresses(
+    const uint8_t *p, uint32_t len, uint8_t family, pp_addr_t *out,
+) noexcept nogil:
     """The address block of a PROXY command; TLVs after it are passed over."""
     cdef uint32_t size
     if family == 1:
@@ -155,8 +161,8 @@ cdef inline int32_t _pp_parse_v2(const uint8_t *buf, uint32_t len, pp_addr_t *ou
 
 
 cdef inline int32_t pp_parse(const uint8_t *buf, uint32_t len, pp_addr_t *out) noexcept nogil:
-    """Reads a header of either version: > 0 bytes consumed, 0 more input, -FM_E_PROXY_HEADER. With family PP_NONE
-    (LOCAL, UNKNOWN) the addresses are not set, those of the socket hold."""
+    """Reads a header of either version: > 0 bytes consumed, 0 more input, -FM_E_PROXY_HEADER. With family
+    PP_NONE (LOCAL, UNKNOWN) the addresses are not set, those of the socket hold."""
     if len == 0:
         return 0
     if buf[0] == c"P":

@@ -1,8 +1,8 @@
 """Addresses carried by the PROXY protocol. Types only.
 
 proxyproto.pxd (all ``cdef inline … noexcept nogil``):
-    int32_t  pp_parse(const uint8_t *buf, uint32_t len, pp_addr_t *out)  # v1 or v2; > 0 consumed, 0 more input,
-                                                                         # -FM_E_PROXY_HEADER
+    int32_t  pp_parse(const uint8_t *buf, uint32_t len, pp_addr_t *out)
+                 # v1 or v2; > 0 consumed, 0 more input, -FM_E_PROXY_HEADER
     uint32_t pp_emit_v1(const pp_addr_t *a, uint8_t *out)  # length; `out` has PP_V1_MAX bytes
     uint32_t pp_emit_v2(const pp_addr_t *a, uint8_t *out)  # length; `out` has PP_V2_EMIT_MAX bytes
 """
