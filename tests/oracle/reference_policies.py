@@ -11,7 +11,6 @@ ROUND_ROBIN, RANDOM, LEAST_REQUEST, RING_HASH, MAGLEV = range(5)
 WORD = 2**64 - 1
 USABLE, DOWN, OUT = range(3)
 DRAWS, TURNS, STEPS, SCAN, SURVIVORS_MS = 16, 128, 128, 256, 16
-TICK = 2**20
 
 
 def mix(z: int) -> int:
@@ -115,7 +114,10 @@ class ReferenceBlock:
 
     def stride(self, g: int) -> int:
         weight, endpoints = self.groups[g]
-        return self.total * TICK // (weight * len(endpoints))
+        return (self.total << self.tick_bits()) // (weight * len(endpoints))
+
+    def tick_bits(self) -> int:
+        return min(28, 62 - (len(self.groups) - 1).bit_length() - self.total.bit_length())
 
     def by_name(self) -> list[int]:
         used = [i for i in range(self.n) if self.weights[i]]
@@ -223,10 +225,8 @@ class ReferenceState:
 
     def start(self, block: ReferenceBlock, g: int) -> tuple[int, int]:
         stride = block.stride(g)
-        now = block.total * TICK // self.workers * self.worker_index
-        turns = 0
-        while stride // 2 + turns * stride < now:
-            turns += 1
+        now = (block.total << block.tick_bits()) // self.workers * self.worker_index
+        turns = max(0, -((stride // 2 - now) // stride))
         return turns % len(block.groups[g][1]), stride // 2 + turns * stride - now
 
     @staticmethod

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from fastmesh._native.lb._t_lb import Block, Slots, State, mix, random_below, random_words, xxh64
 
 sys.path.insert(0, str(Path(__file__).parent))

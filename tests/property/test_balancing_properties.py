@@ -2,10 +2,9 @@
 
 from collections import Counter
 
+from fastmesh._native.lb._t_lb import Block, Slots, State, xxh64
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from fastmesh._native.lb._t_lb import Block, Slots, State, xxh64
 
 ROUND_ROBIN, RANDOM, LEAST_REQUEST, RING_HASH, MAGLEV = range(5)
 KEYS = [xxh64(f"key {k}".encode()) for k in range(2000)]

@@ -4,7 +4,6 @@ from collections import Counter
 
 import pytest
 from balancing import MAGLEV, RING_HASH, UNHEALTHY, Service, slow_start
-
 from fastmesh._native.lb._t_lb import xxh64
 
 KEYS = [xxh64(f"user-{k}".encode()) for k in range(5000)]

@@ -1,5 +1,4 @@
 import pytest
-
 from fastmesh._native.route._t_route import Table
 
 

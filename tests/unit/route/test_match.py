@@ -1,7 +1,6 @@
 import time
 
 import pytest
-
 from fastmesh._native.route._t_route import Table
 
 PREFIX, EXACT = 0, 1

@@ -10,7 +10,6 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 
-
 cdef inline uint64_t _rotl64(uint64_t value, int bits) noexcept nogil:
     return (value << bits) | (value >> (64 - bits))
 

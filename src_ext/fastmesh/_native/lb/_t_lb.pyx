@@ -114,6 +114,12 @@ cdef class State:
         assert status == 0
         self.block = block
 
+    def age(self, uint64_t by):
+        """Moves the virtual time of round robin on, as very many picks would; ``by`` in units of a key."""
+        cdef uint32_t k
+        for k in range(1, 2 * self.block.lb.ngroups):
+            self.state.turns[k] += by >> self.block.lb.group_bits << self.block.lb.group_bits
+
     def pick(self, Block block, uint32_t now_ms=0, key=None, object tried=(), uint32_t total_in_flight=0):
         """The slot index, or -1."""
         cdef lb_ctx_t ctx
@@ -136,7 +142,7 @@ cdef class State:
     def pick_often(self, Block block, uint32_t count, bint keyed=False, uint32_t now_ms=0):
         """Sum of ``count`` picks, for timing; ``keyed`` draws a key for each."""
         cdef lb_ctx_t ctx
-        cdef uint32_t k
+        cdef uint32_t _k
         cdef uint64_t keys = 1
         cdef int64_t sum = 0
         ctx.now_ms = now_ms
@@ -146,7 +152,7 @@ cdef class State:
         ctx.key = 0
         ctx.total_in_flight = 0
         with nogil:
-            for k in range(count):
+            for _k in range(count):
                 if keyed:
                     ctx.key = rng_next(&keys)
                 sum += lb_pick(block.lb, &self.state, &ctx)
@@ -155,7 +161,7 @@ cdef class State:
     def hold(self, Block block, uint32_t count):
         """Picks ``count`` times and leaves each request in flight; how many each member has."""
         cdef lb_ctx_t ctx
-        cdef uint32_t k
+        cdef uint32_t _k
         cdef int32_t chosen
         ctx.now_ms = 0
         ctx.ntried = 0
@@ -163,7 +169,7 @@ cdef class State:
         ctx.has_key = False
         ctx.key = 0
         ctx.total_in_flight = 0
-        for k in range(count):
+        for _k in range(count):
             chosen = lb_pick(block.lb, &self.state, &ctx)
             block.lb.slots[chosen].in_flight += 1
             ctx.total_in_flight += 1

@@ -108,8 +108,8 @@ cdef inline uint32_t _survivor_at(const lb_t *lb, lb_state_t *state, uint64_t dr
 
 cdef inline int32_t _untried_down(const lb_t *lb, const lb_ctx_t *ctx, uint32_t start) noexcept nogil:
     """The first down, untried endpoint among ``LB_SCAN`` from ``start`` on, or -1."""
-    cdef uint32_t k, i = start
-    for k in range(min(lb.n, <uint32_t>LB_SCAN)):
+    cdef uint32_t _k, i = start
+    for _k in range(min(lb.n, <uint32_t>LB_SCAN)):
         if lb_condition(lb, i, ctx.now_ms) == LB_DOWN and not lb_was_tried(lb, i, ctx):
             return <int32_t>i
         i += 1
@@ -120,10 +120,10 @@ cdef inline int32_t _untried_down(const lb_t *lb, const lb_ctx_t *ctx, uint32_t 
 
 cdef inline int32_t _best_of_all(const lb_t *lb, const lb_ctx_t *ctx, uint32_t start) noexcept nogil:
     """The rule applied to every endpoint, from ``start`` on: for a block that the state did not adopt."""
-    cdef uint32_t k, i = start, rank, best_rank = 4
+    cdef uint32_t _k, i = start, rank, best_rank = 4
     cdef int32_t best = -1
     cdef lb_condition_t condition
-    for k in range(lb.n):
+    for _k in range(lb.n):
         condition = lb_condition(lb, i, ctx.now_ms)
         if condition != LB_OUT:
             rank = <uint32_t>condition + (2 if lb_was_tried(lb, i, ctx) else 0)
@@ -142,13 +142,13 @@ cdef inline int32_t _from_survivors(const lb_t *lb, lb_state_t *state, const lb_
                                     int32_t *tried, bint *stale) noexcept nogil:
     """An untried endpoint of the list or -1; ``tried`` gets the first tried one that is met, ``stale`` whether
     one of the list is no longer what it was listed for."""
-    cdef uint32_t k, i, position
+    cdef uint32_t _k, i, position
     tried[0] = -1
     stale[0] = False
     if state.survivor_count == 0:
         return -1
     position = _survivor_at(lb, state, draw)
-    for k in range(min(state.survivor_count, <uint32_t>LB_SCAN)):
+    for _k in range(min(state.survivor_count, <uint32_t>LB_SCAN)):
         i = state.survivors[position]
         if lb_condition(lb, i, ctx.now_ms) > state.survivors_wanted:
             stale[0] = True

@@ -59,12 +59,12 @@ cdef inline int32_t lb_walk(const lb_t *lb, lb_state_t *state, const lb_ctx_t *c
                             const uint32_t *owners, uint32_t stride, uint32_t size,
                             uint32_t position) noexcept nogil:
     """The first owner from ``position`` on that will do. There are ``size`` owners, ``stride`` words apart."""
-    cdef uint32_t k, i, last = lb.n
+    cdef uint32_t _k, i, last = lb.n
     cdef int32_t least = -1
     cdef uint64_t draw
     cdef double load, least_load = 0
     cdef double bound = <double>lb.bounded_load * (<double>ctx.total_in_flight + 1)
-    for k in range(min(size, <uint32_t>LB_STEPS)):
+    for _k in range(min(size, <uint32_t>LB_STEPS)):
         i = owners[<size_t>position * stride]
         position = position + 1 if position + 1 < size else 0
         if i == last:

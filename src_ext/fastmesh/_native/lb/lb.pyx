@@ -1,14 +1,14 @@
 """Load balancing (see ``lb.pxd``): the table of policies, building, adopting."""
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from fastmesh._native.base.errors cimport FM_E_NO_MEMORY
 from fastmesh._native.base.hash cimport hash_mix
 from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.lb.lb_t cimport (
     LB_LEAST_REQUEST, LB_MAGLEV, LB_POLICY_COUNT, LB_RANDOM, LB_RING_HASH, LB_ROUND_ROBIN, LB_WEIGHT_MAX,
-    lb_ctx_t, lb_options_t, lb_state_t, lb_t, lb_turn_t,
+    lb_ctx_t, lb_options_t, lb_state_t, lb_t,
 )
 from fastmesh._native.lb.least_request cimport lb_pick_least_request
 from fastmesh._native.lb.maglev cimport lb_build_maglev, lb_pick_maglev
@@ -131,11 +131,11 @@ cdef int lb_state_init(lb_state_t *state, uint64_t seed, uint32_t worker_index, 
 cdef void lb_state_free(lb_state_t *state) noexcept nogil:
     """Gives the arrays back; the state can be adopted into again."""
     free(state.cursors)
-    free(state.heap)
+    free(state.turns)
     free(state.survivors)
     free(state.survivor_sums)
     state.cursors = NULL
-    state.heap = NULL
+    state.turns = NULL
     state.survivors = NULL
     state.survivor_sums = NULL
     state.serial = 0
@@ -155,12 +155,12 @@ cdef int lb_adopt(lb_state_t *state, const lb_t *old_or_null, const lb_t *new) n
     next.survivors_built = False
     next.survivor_count = 0
     next.cursors = <uint32_t *>malloc((<size_t>new.ngroups + 1) * sizeof(uint32_t))
-    next.heap = <lb_turn_t *>malloc((<size_t>new.ngroups + 1) * sizeof(lb_turn_t))
+    next.turns = <uint64_t *>malloc((2 * <size_t>new.ngroups + 1) * sizeof(uint64_t))
     next.survivors = <uint32_t *>malloc((<size_t>new.n + 1) * sizeof(uint32_t))
     next.survivor_sums = <uint64_t *>malloc((<size_t>new.n + 1) * sizeof(uint64_t))
-    if next.cursors == NULL or next.heap == NULL or next.survivors == NULL or next.survivor_sums == NULL:
+    if next.cursors == NULL or next.turns == NULL or next.survivors == NULL or next.survivor_sums == NULL:
         free(next.cursors)
-        free(next.heap)
+        free(next.turns)
         free(next.survivors)
         free(next.survivor_sums)
         return -FM_E_NO_MEMORY

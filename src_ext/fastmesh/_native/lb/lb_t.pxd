@@ -41,7 +41,8 @@ ctypedef struct lb_alias_t:
     uint32_t threshold
     uint32_t alias
 
-# Endpoints of one weight, round robin: `lb_t.members[first : first + count]`; one turn each `stride` of time.
+# Endpoints of one weight, round robin: `lb_t.members[first : first + count]`; one turn each
+# `stride >> lb_t.group_bits` of virtual time.
 ctypedef struct lb_group_t:
     uint32_t weight
     uint32_t first
@@ -70,6 +71,8 @@ ctypedef struct lb_t:
     uint32_t *weights  # owns
     uint32_t *by_slot  # owns; endpoint indices in the order of their slot indices
     lb_alias_t *alias  # owns; NULL when equal_weights
+    uint32_t group_bits  # of a key in lb_state_t.turns: so many tell the group
+    uint32_t tick_bits  # one pick is 1 << tick_bits of virtual time
     lb_group_t *groups  # owns; ngroups, heaviest first (round_robin and least_request)
     uint32_t *members  # owns; endpoint indices, group by group
     lb_point_t *ring  # owns; ring_points, by rising hash
@@ -78,11 +81,6 @@ ctypedef struct lb_t:
     uint32_t ring_shift
     uint32_t *table  # owns; table_size endpoint indices
     uint32_t table_size
-
-# Where a worker stands in one group.
-ctypedef struct lb_turn_t:
-    uint64_t due  # virtual time of the group's next turn; compared by wrapping difference
-    uint32_t group
 
 ctypedef struct lb_state_t:
     # owner worker only
@@ -93,7 +91,9 @@ ctypedef struct lb_state_t:
     # round robin
     uint32_t ngroups
     uint32_t *cursors  # owns; next member of each group
-    lb_turn_t *heap  # owns; groups, the earliest turn first
+    # owns; a tree of keys `due << group_bits | group`: group g stands at ngroups + g, node k is the lower one of
+    # 2k and 2k + 1, node 1 is the group whose turn is next
+    uint64_t *turns
     # survivors: what is left when most endpoints are not usable, refreshed at most every LB_SURVIVORS_MS
     uint32_t survivor_count
     uint32_t survivors_built_ms

@@ -14,16 +14,16 @@ from fastmesh._native.lb.round_robin cimport lb_next_turn
 
 
 cdef inline int32_t _first_choice(const lb_t *lb, lb_state_t *state, const lb_ctx_t *ctx) noexcept nogil:
-    cdef uint32_t k, i
+    cdef uint32_t _k, i
     if lb.ngroups == 0:
         return -1
     if state.serial == lb.serial:
-        for k in range(LB_TURNS):
+        for _k in range(LB_TURNS):
             i = lb_next_turn(lb, state)
             if lb_is_fresh(lb, i, ctx, &state.rng):
                 return <int32_t>i
     else:
-        for k in range(LB_DRAWS):
+        for _k in range(LB_DRAWS):
             i = lb_sample(lb, rng_next(&state.rng))
             if lb_is_fresh(lb, i, ctx, &state.rng):
                 return <int32_t>i
@@ -32,21 +32,19 @@ cdef inline int32_t _first_choice(const lb_t *lb, lb_state_t *state, const lb_ct
 
 cdef inline int32_t lb_pick_least_request(const lb_t *lb, lb_state_t *state, const lb_ctx_t *ctx) noexcept nogil:
     cdef int32_t first = _first_choice(lb, state, ctx)
-    cdef uint32_t k, second, load
+    cdef uint32_t _k, second, load, take_second
     if first < 0:
         return lb_last_resort(lb, state, ctx, rng_next(&state.rng))
     load = lb_in_flight(lb, first)
     if load == 0 or lb.n == 1:
         return first
-    for k in range(LB_DRAWS):
+    for _k in range(LB_DRAWS):
         second = rng_below(&state.rng, lb.n - 1)
-        if second >= <uint32_t>first:
-            second += 1
+        second += second >= <uint32_t>first
         if lb.weights[second] != 0 and lb_is_fresh(lb, second, ctx, &state.rng):
-            if (
+            take_second = (
                 (<uint64_t>lb_in_flight(lb, second) + 1) * lb.weights[first]
                 < (<uint64_t>load + 1) * lb.weights[second]
-            ):
-                return <int32_t>second
-            break
+            )
+            return first ^ ((first ^ <int32_t>second) & -<int32_t>take_second)
     return first

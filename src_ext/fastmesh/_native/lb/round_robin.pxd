@@ -1,11 +1,11 @@
 """Policy ``round_robin``: weighted and evenly interleaved, by earliest deadline over groups of one weight.
 
 Endpoints of the same weight form a group that goes round by a cursor. A group of ``m`` endpoints of weight ``w``
-has a turn each ``total_weight / (w * m)`` picks, the first one in the middle of that time; a heap holds the
-groups by the time of their next turn. So
+has a turn each ``total_weight / (w * m)`` picks, the first one in the middle of that time; a tree of minima finds
+the group whose turn is next. So
 - any ``total_weight`` picks in a row give each endpoint exactly its weight, spread as evenly as can be;
 - equal weights are one group and cost a counter; ``g`` different weights cost O(log g).
-Time is virtual: one pick is ``LB_TICK`` of it, so a stride is rounded by less than 1e-6.
+Time is virtual: one pick is ``1 << tick_bits`` of it, to which strides are rounded: 2**28 for any sane weights.
 
 The turn of an endpoint that cannot be used is passed over, which leaves the others' shares to each other as they
 were. ``lb_adopt_turns`` carries cursors and times to a new block: an endpoint that stays keeps its place.
@@ -15,17 +15,36 @@ from libc.stdlib cimport free, malloc, qsort
 
 from fastmesh._native.base.hash cimport rng_next
 from fastmesh._native.lb.candidate cimport LB_DRAWS, LB_TURNS, lb_is_fresh, lb_last_resort
-from fastmesh._native.lb.lb_t cimport lb_ctx_t, lb_group_t, lb_state_t, lb_t, lb_turn_t
+from fastmesh._native.lb.lb_t cimport lb_ctx_t, lb_group_t, lb_state_t, lb_t
 from fastmesh._native.lb.random cimport lb_pick_random
 
 cdef enum:
-    LB_TICK = 1 << 20
+    LB_TICK_BITS = 28
+    LB_KEY_BITS = 62
     LB_ADOPT_PROBES = 1024  # members of an old group that are looked up to find where to go on
 
 
 cdef inline int lb_compare_u64(const void *a, const void *b) noexcept nogil:
     cdef uint64_t left = (<const uint64_t *>a)[0], right = (<const uint64_t *>b)[0]
     return (left > right) - (left < right)
+
+
+cdef inline uint32_t _bits_of(uint64_t value) noexcept nogil:
+    cdef uint32_t bits = 0
+    while value >> bits:
+        bits += 1
+    return bits
+
+
+cdef inline void _set_strides(lb_t *lb) noexcept nogil:
+    """Chooses the resolution of virtual time, so that a whole cycle of it and a group fit a key."""
+    cdef uint32_t k
+    cdef uint64_t rate
+    lb.group_bits = _bits_of(lb.ngroups - 1)
+    lb.tick_bits = min(<uint32_t>LB_TICK_BITS, LB_KEY_BITS - lb.group_bits - _bits_of(lb.total_weight))
+    for k in range(lb.ngroups):
+        rate = <uint64_t>lb.groups[k].weight * lb.groups[k].count
+        lb.groups[k].stride = ((lb.total_weight << lb.tick_bits) // rate) << lb.group_bits
 
 
 cdef inline bint lb_build_groups(lb_t *lb) noexcept nogil:
@@ -55,42 +74,46 @@ cdef inline bint lb_build_groups(lb_t *lb) noexcept nogil:
                 group.first = k
                 group.count = 0
             group.count += 1
-        for k in range(lb.ngroups):
-            group = &lb.groups[k]
-            group.stride = lb.total_weight * LB_TICK / (<uint64_t>group.weight * group.count)
+        _set_strides(lb)
     free(keys)
     return lb.groups != NULL
 
 
-cdef inline bint _turn_before(const lb_turn_t *a, const lb_turn_t *b) noexcept nogil:
-    if a.due == b.due:
-        return a.group < b.group
-    return <int64_t>(a.due - b.due) < 0
+cdef inline void _order_turns(uint64_t *turns, uint32_t ngroups) noexcept nogil:
+    """Makes the inner nodes from the leaves."""
+    cdef uint32_t k
+    for k in range(1, ngroups):
+        turns[ngroups - k] = min(turns[2 * (ngroups - k)], turns[2 * (ngroups - k) + 1])
 
 
-cdef inline void lb_sift_turn(lb_turn_t *heap, uint32_t count, uint32_t at) noexcept nogil:
-    cdef lb_turn_t moving = heap[at]
-    cdef uint32_t child = 2 * at + 1
-    while child < count:
-        if child + 1 < count and _turn_before(&heap[child + 1], &heap[child]):
-            child += 1
-        if not _turn_before(&heap[child], &moving):
-            break
-        heap[at] = heap[child]
-        at = child
-        child = 2 * at + 1
-    heap[at] = moving
+cdef inline void _turn_back_time(uint64_t *turns, uint32_t ngroups, uint64_t by) noexcept nogil:
+    cdef uint32_t k
+    for k in range(1, 2 * ngroups):
+        turns[k] -= by
 
 
 cdef inline uint32_t lb_next_turn(const lb_t *lb, lb_state_t *state) noexcept nogil:
     """The endpoint whose turn it is. Needs an adopted block with a group."""
-    cdef uint32_t g = 0, at
+    cdef uint32_t g = 0, at, node
     cdef const lb_group_t *group = lb.groups
+    cdef uint64_t *turns = state.turns
+    cdef uint64_t key, other, mask
     if lb.ngroups > 1:
-        g = state.heap[0].group
+        mask = (<uint64_t>1 << lb.group_bits) - 1
+        if turns[1] >> 63:
+            _turn_back_time(turns, lb.ngroups, turns[1] & ~mask)
+        key = turns[1]
+        g = <uint32_t>(key & mask)
         group = &lb.groups[g]
-        state.heap[0].due += group.stride
-        lb_sift_turn(state.heap, lb.ngroups, 0)
+        key += group.stride
+        node = lb.ngroups + g
+        turns[node] = key
+        while node > 1:
+            # Which nodes are read does not depend on the comparisons, so a level costs a compare and a select.
+            other = turns[node ^ 1]
+            key = other if other < key else key
+            node >>= 1
+            turns[node] = key
     at = state.cursors[g]
     state.cursors[g] = at + 1 if at + 1 < group.count else 0
     return lb.members[group.first + at]
@@ -113,9 +136,9 @@ cdef inline int32_t lb_find_slot(const lb_t *lb, uint32_t slot_index) noexcept n
 cdef inline uint32_t _cursor_after_change(const lb_t *old, const lb_group_t *old_group, uint32_t cursor,
                                           const lb_t *new, const lb_group_t *group) noexcept nogil:
     """Where a group goes on: at the first of its old members, in turn, that is still in it."""
-    cdef uint32_t k, at = cursor, low, high, middle
+    cdef uint32_t _k, at = cursor, low, high, middle
     cdef int32_t i
-    for k in range(min(old_group.count, <uint32_t>LB_ADOPT_PROBES)):
+    for _k in range(min(old_group.count, <uint32_t>LB_ADOPT_PROBES)):
         i = lb_find_slot(new, old.slots[old.members[old_group.first + at]].index)
         if i >= 0 and new.weights[i] == group.weight:
             low = 0
@@ -131,54 +154,48 @@ cdef inline uint32_t _cursor_after_change(const lb_t *old, const lb_group_t *old
     return 0
 
 
-cdef inline void _start_group(const lb_t *lb, lb_state_t *state, uint32_t g) noexcept nogil:
-    """Worker ``k`` of ``w`` starts ``k / w`` of a whole cycle into the sequence; time 0 is then now."""
+cdef inline uint64_t _start_group(const lb_t *lb, lb_state_t *state, uint32_t g) noexcept nogil:
+    """When a new group has its first turn, now being 0. Worker ``k`` of ``w`` starts ``k / w`` of a whole cycle
+    into the sequence."""
     cdef const lb_group_t *group = &lb.groups[g]
-    cdef uint64_t now = lb.total_weight * LB_TICK / state.workers * state.worker_index
-    cdef uint64_t first = group.stride / 2, turns = 0
-    if now > first:
-        turns = (now - first + group.stride - 1) / group.stride
+    cdef uint64_t now = (lb.total_weight << lb.tick_bits) // state.workers * state.worker_index
+    cdef uint64_t stride = group.stride >> lb.group_bits, turns = 0
+    if now > stride // 2:
+        turns = (now - stride // 2 + stride - 1) // stride
     state.cursors[g] = <uint32_t>(turns % group.count)
-    state.heap[g].due = first + turns * group.stride - now
+    return stride // 2 + turns * stride - now
 
 
 cdef inline void lb_adopt_turns(const lb_state_t *before, const lb_t *old, const lb_t *new,
                                 lb_state_t *state) noexcept nogil:
-    """Fills ``state``'s cursors and heap for ``new``, from ``before``'s for ``old`` (NULL: from the start)."""
-    cdef uint32_t g, k, o
+    """Fills ``state``'s cursors and turns for ``new``, from ``before``'s for ``old`` (NULL: from the start). A
+    group that stays keeps the part of its stride that it has still to wait."""
+    cdef uint32_t g, at = 0
     cdef const lb_group_t *group
-    cdef uint64_t left
-    cdef uint32_t at = 0
+    cdef uint64_t due
     for g in range(new.ngroups):
         group = &new.groups[g]
-        state.heap[g].group = g
-        _start_group(new, state, g)
-        if old == NULL:
-            continue
-        while at < old.ngroups and old.groups[at].weight > group.weight:
+        due = _start_group(new, state, g)
+        while old != NULL and at < old.ngroups and old.groups[at].weight > group.weight:
             at += 1
-        if at == old.ngroups or old.groups[at].weight != group.weight:
-            continue
-        state.cursors[g] = _cursor_after_change(old, &old.groups[at], before.cursors[at], new, group)
-        if old.ngroups > 1:
-            for k in range(old.ngroups):
-                if before.heap[k].group == at:
-                    left = before.heap[k].due - before.heap[0].due
-                    state.heap[g].due = <uint64_t>(
-                        <double>left / <double>old.groups[at].stride * <double>group.stride
-                    )
-                    break
-    if new.ngroups > 1:
-        for k in range(new.ngroups // 2, 0, -1):
-            lb_sift_turn(state.heap, new.ngroups, k - 1)
+        if old != NULL and at < old.ngroups and old.groups[at].weight == group.weight:
+            state.cursors[g] = _cursor_after_change(old, &old.groups[at], before.cursors[at], new, group)
+            if old.ngroups > 1:
+                due = (before.turns[old.ngroups + at] >> old.group_bits) - (before.turns[1] >> old.group_bits)
+                due = <uint64_t>(
+                    <double>due / <double>(old.groups[at].stride >> old.group_bits)
+                    * <double>(group.stride >> new.group_bits)
+                )
+        state.turns[new.ngroups + g] = (due << new.group_bits) | g
+    _order_turns(state.turns, new.ngroups)
 
 
 cdef inline int32_t lb_pick_round_robin(const lb_t *lb, lb_state_t *state, const lb_ctx_t *ctx) noexcept nogil:
-    cdef uint32_t k, i
+    cdef uint32_t _k, i
     if state.serial != lb.serial:
         return lb_pick_random(lb, state, ctx)
     if lb.ngroups != 0:
-        for k in range(LB_TURNS):
+        for _k in range(LB_TURNS):
             i = lb_next_turn(lb, state)
             if lb_is_fresh(lb, i, ctx, &state.rng):
                 return <int32_t>i

@@ -31,7 +31,7 @@ cdef class Table:
         cdef route_query_t query
         cdef field_t *views = <field_t *>malloc((len(fields) + 1) * sizeof(field_t))
         cdef int32_t index = -1
-        cdef uint32_t k
+        cdef uint32_t _k
         cdef slice_t view
         query.method = slice_of(method)
         query.host = slice_of(host)
@@ -46,7 +46,7 @@ cdef class Table:
             views[k].value = view.ptr
             views[k].value_len = view.len
         with nogil:
-            for k in range(repeat):
+            for _k in range(repeat):
                 index = route_match(self.table, &query)
         free(views)
         return index
