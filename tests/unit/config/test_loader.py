@@ -429,12 +429,12 @@ listeners: {web: {bind: ":1", accept_proxy: true, service: a}}
 services:
   a: {endpoints: [], health: {path: /h}, retries: {budget: 1%}, timeouts: {header: 1s}}
 """) == [
-        "fastmesh.yaml:2:31: warning: `accept_proxy` believes the peers of `trusted_proxies`, and there are none; "
-        "add the address ranges that the PROXY protocol comes from",
+        "fastmesh.yaml:2:31: warning: `accept_proxy` believes the peers of `trusted_proxies`, and there are "
+        "none; add the address ranges that the PROXY protocol comes from",
         "fastmesh.yaml:4:22: warning: `health` is not in effect yet",
         "fastmesh.yaml:4:42: warning: `retries` is not in effect yet",
-        "fastmesh.yaml:4:76: warning: `header` has no effect in a service: it runs before the service is known; "
-        "set it under `defaults`",
+        "fastmesh.yaml:4:76: warning: `header` has no effect in a service: it runs before the service is "
+        "known; set it under `defaults`",
     ]
 
 
