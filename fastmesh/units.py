@@ -19,7 +19,7 @@ _SECONDS = {
     "d": Fraction(86400),
 }
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_DECIMAL_BYTES = {"K": "KiB", "KB": "KiB", "M": "MiB", "MB": "MiB", "G": "GiB", "GB": "GiB"}
+_OTHER_UNITS = re.compile(r"([KMG])(?:I?B?)", re.IGNORECASE)
 
 _NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,6})?"
 _BARE_NUMBER = re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9]*)?")
@@ -120,7 +120,7 @@ def _size_advice(text: str) -> str:
         return f"`{text}` has no unit; write `{number}B` for bytes or `{number}KiB` for units of 1,024"
     match = re.fullmatch(rf"({_NUMBER}) ?([A-Za-z]+)", text)
     if match:
-        unit = _DECIMAL_BYTES.get(match[2].upper().removesuffix("IB").removesuffix("B"))
+        unit = _OTHER_UNITS.fullmatch(match[2])
         if unit:
-            return f"`{text}` is not a size; units are powers of 1,024: write `{match[1]}{unit}`"
+            return f"`{text}` is not a size; units are powers of 1,024: write `{match[1]}{unit[1].upper()}iB`"
     return f"`{text}` is not a size; write one such as `512B`, `16KiB` or `1MiB`"

@@ -487,7 +487,7 @@ class Section:
             result.keys[text] = key
             result.nodes[text] = item
             if field is None:
-                suggestion = did_you_mean(text, self.fields) or f"the keys here are {one_of(self.fields)}"
+                suggestion = did_you_mean(text, self.fields) or f"the keys here are {all_of(self.fields)}"
                 problem(key, f"{title} has no key `{text}`", suggestion)
                 continue
             value = field.kind.read(item, text)

@@ -69,8 +69,6 @@ def _routes_of(
     routes = values.get("routes")
     if routes is None:
         return ()
-    if not routes:
-        problem(values.nodes["routes"], f"listener `{name}` has no routes", "write one, or `service: NAME`")
     if isinstance(routes, dict):
         return _short_routes(routes, services)
     pairs = [(node, build_route(route, services)) for node, route in routes]

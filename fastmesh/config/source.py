@@ -205,7 +205,10 @@ class _Composer:
         text: str = event.value
         plain: bool = event.implicit[0]
         if event.tag is not None:
-            plain = self.tag(event, text, plain)
+            plain = event.tag in _CORE_TAGS
+            if not plain and event.tag not in _TEXT_TAGS:
+                self.refuse_tag(event)
+                return Node(self.document, BROKEN, mark.line, mark.column, text)
         # `key:` and `${VAR}` as a key are told apart by whether the open mapping waits for a key
         is_key = bool(self.open) and self.open[-1].kind == MAPPING and self.pending[-1] is None
         if "$" in text:
@@ -219,16 +222,6 @@ class _Composer:
                     mark.line, mark.column, f"`{text}`: variables are expanded in values, not in keys"
                 )
         return Node(self.document, SCALAR, mark.line, mark.column, text, plain)
-
-    def tag(self, event: Any, text: str, plain: bool) -> bool:
-        """Whether a tagged scalar counts as plain; `!!str` makes it text, other core tags do not."""
-        tag: str = event.tag
-        if tag in ("tag:yaml.org,2002:str", "!"):
-            return False
-        if tag in _CORE_TAGS:
-            return True
-        self.refuse_tag(event)
-        return plain
 
     def refuse_tag(self, event: Any) -> None:
         shown = event.tag.replace("tag:yaml.org,2002:", "!!")
@@ -305,6 +298,8 @@ class _Composer:
         merges: list[Node] = []
         for pair in pairs:
             key, value = pair
+            if key.kind == BROKEN:
+                continue
             if key.kind != SCALAR:
                 self.document.report(key.line, key.column, f"{key.describe()} cannot be a key")
             elif not key.text:
@@ -342,6 +337,7 @@ class _Composer:
                     kept.append((key, item))
 
 
+_TEXT_TAGS = ("tag:yaml.org,2002:str", "!")
 _CORE_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "null", "map", "seq"))
 
 

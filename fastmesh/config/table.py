@@ -405,8 +405,10 @@ ROUTE: Final = Section(
 )
 _ROUTES = ByShape(
     "a list of routes, or a mapping of path prefixes to services",
-    sequence=ListOf(Named("route", ROUTE, DEFINITIONS), "a list of routes"),
-    mapping=MapOf(_TARGET, "path prefixes and services such as `{/user: user}`", texts.parse_prefix, "^/"),
+    sequence=ListOf(Named("route", ROUTE, DEFINITIONS), "a list of routes", empty=False),
+    mapping=MapOf(
+        _TARGET, "path prefixes and services such as `{/user: user}`", texts.parse_prefix, "^/", empty=False
+    ),
 )
 
 _FORWARDED = Section(

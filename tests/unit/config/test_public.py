@@ -1,0 +1,89 @@
+"""The effective configuration for people to see."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fastmesh.config import as_public_dict, load
+
+EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_it_has_the_shape_of_the_file(example: Path, tmp_path: Path) -> None:
+    """What is shown, written to a file, loads to the same configuration."""
+    first = load(example, env={}).config
+    shown = as_public_dict(first)
+    shown.pop("registry", None)
+    file = tmp_path / "again.yaml"
+    file.write_text(json.dumps(shown))
+    again = load(file, env={}).config
+    assert as_public_dict(again) == shown
+    assert again.listeners == first.listeners
+    assert again.services == first.services
+
+
+def test_secrets_are_masked(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("Hunter2\n")
+    (tmp_path / "host").write_text("10.0.0.9")
+    (tmp_path / "short").write_text("v1")
+    (tmp_path / "f.yaml").write_text("""
+admin: {bind: "127.0.0.1:9", token: plain-token}
+access_log: {to: "/logs/${file:key}.log"}
+listeners:
+  web:
+    bind: ":1"
+    routes:
+      - {headers: {x-key: "${file:key}"}, service: a}
+      - {path: /v1, respond: {body: "hunter2 and plain-token"}}
+services:
+  a: {endpoints: ["${file:host}:80"], send_proxy: "${file:short}"}
+""")
+    config = load(tmp_path / "f.yaml").config
+    text = json.dumps(as_public_dict(config))
+    for secret in ("unter2", "10.0.0.9", "plain-token", '"v1"'):
+        assert secret not in text
+    shown = json.loads(text)
+    assert shown["admin"] == {"bind": "127.0.0.1:9", "token": "***"}
+    assert shown["access_log"]["to"] == "***"
+    assert shown["listeners"]["web"]["routes"][0]["headers"] == {"x-key": "***"}
+    assert shown["listeners"]["web"]["routes"][1]["path"] == "/v1"
+    assert shown["services"]["a"]["endpoints"][0]["address"] == "***"
+    assert shown["services"]["a"]["send_proxy"] == "***"
+
+
+def test_values_are_written_as_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text("""
+workers: 2
+drain: {timeout: none}
+limits: {body: 10MiB}
+listeners:
+  web: {bind: ":1", routes: [{path: {exact: /a}, service: {a: 1, b: 2}, timeout: 250ms}]}
+  db: {bind: ":2", protocol: tcp, service: a}
+services:
+  a: {endpoints: ["a:1"], balance: {policy: maglev, bounded_load: 125%}, timeouts: {idle: none}}
+  b: {endpoints: [], health: {interval: 90s}}
+""")
+    shown = as_public_dict(load(tmp_path / "f.yaml").config)
+    assert shown["workers"] == 2
+    assert shown["drain"] == {"delay": "0s", "timeout": "none"}
+    assert shown["limits"]["body"] == "10MiB"
+    assert shown["listeners"]["db"] == {
+        "bind": [":2"],
+        "protocol": "tcp",
+        "accept_proxy": False,
+        "service": "a",
+    }
+    assert shown["listeners"]["web"]["routes"] == [
+        {"path": {"exact": "/a"}, "service": {"a": 1, "b": 2}, "timeout": "250ms"}
+    ]
+    assert shown["services"]["a"]["balance"] == {
+        "policy": "maglev",
+        "key": ["source_ip"],
+        "bounded_load": "125%",
+        "table_size": 65537,
+    }
+    assert shown["services"]["a"]["timeouts"]["idle"] == "none"
+    assert "idle" not in shown["services"]["b"]["timeouts"]
+    assert shown["services"]["b"]["health"]["interval"] == "90s"
