@@ -74,7 +74,6 @@ async def serve(file: str, build_data_plane: DataPlaneFactory) -> Exit:
             if data_plane is not None:
                 data_plane.stop()
                 report_leaks(data_plane)
-            keeper.access_log.close()
     log.info("stopped")
     return outcome
 

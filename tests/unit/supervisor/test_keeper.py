@@ -52,7 +52,6 @@ def rig(tmp_path, monkeypatch, caplog):
     rig = Rig(tmp_path)
     yield rig
     rig.data_plane.stop()
-    rig.keeper.access_log.close()
 
 
 def scenario(rig, test):
