@@ -143,11 +143,12 @@ def read(path: Path) -> DemoFile | None:
 
 def _write(path: Path, host: str, names: tuple[str, ...]) -> Found | None:
     """Writes a new file with free ports; None when the place cannot be written or is taken meanwhile."""
-    sockets = [_bind("127.0.0.1", ORIGIN_PORT + number) for number in range(len(names))]
-    origins = {name: _text(item) for name, item in zip(names, sockets, strict=True)}
     shown = f"[{host}]" if ":" in host else host
     listen = f"{shown}:{_free_port(host, PROXY_PORT)}"
-    file = DemoFile(path, listen, f"{shown}:{_free_port(host, ADMIN_PORT)}", origins)
+    admin = f"{shown}:{_free_port(host, ADMIN_PORT)}"
+    sockets = [_bind("127.0.0.1", ORIGIN_PORT + number) for number in range(len(names))]
+    origins = {name: _text(item) for name, item in zip(names, sockets, strict=True)}
+    file = DemoFile(path, listen, admin, origins)
     try:
         with path.open("x", encoding="utf-8") as opened:
             opened.write(file.text())

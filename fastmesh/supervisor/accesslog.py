@@ -1,9 +1,5 @@
-"""Opening and rotating the access log. The data plane's writer thread writes; it only ever sees one
-descriptor.
-
-That descriptor keeps its number for the life of the process: what it points to is exchanged by ``dup2``,
-which is atomic, so the writer can never write into a file that took over a closed number.
-"""
+"""Opening and rotating the access log. The data plane's writer thread writes, to a duplicate of what it is
+given."""
 
 from __future__ import annotations
 
@@ -42,43 +38,27 @@ class AccessLogFile:
     """The access log in force, and the way to change it."""
 
     def __init__(self) -> None:
-        self._descriptor = -1  # handed to the data plane
         self._current: AccessLog | None = None
 
     def open_for(self, wanted: AccessLog | None) -> int | None:
-        """Opens what ``wanted`` names, without using it yet; None when nothing has to be opened."""
-        if wanted is None or (self._current is not None and wanted.to == self._current.to):
-            return None
-        return open_log(wanted.to)
+        """Opens what ``wanted`` names, without using it yet; None when there is nothing to change."""
+        return None if wanted is None or wanted == self._current else open_log(wanted.to)
 
     def use(self, wanted: AccessLog | None, opened: int | None, data_plane: DataPlane) -> None:
-        """Puts ``wanted`` in force with what `open_for` gave."""
-        if opened is not None:
-            self._point_at(opened)
-        if wanted != self._current:
-            if wanted is None:
-                data_plane.set_access_log(None, "")
-            else:
-                data_plane.set_access_log(self._descriptor, wanted.format)
+        """Puts ``wanted`` in force with what `open_for` gave, and closes that."""
+        if wanted is not None and opened is not None:
+            try:
+                data_plane.set_access_log(opened, wanted.format)
+            finally:
+                os.close(opened)
+        elif wanted is None and self._current is not None:
+            data_plane.set_access_log(None, "")
         self._current = wanted
 
-    def reopen(self) -> str | None:
+    def reopen(self, data_plane: DataPlane) -> str | None:
         """Opens the same path again, after a rotation; gives the path, or None when there is nothing to open.
         Raises StartError; then the old file stays in use."""
         if self._current is None or self._current.to == "stdout":
             return None
-        self._point_at(open_log(self._current.to))
+        self.use(self._current, open_log(self._current.to), data_plane)
         return self._current.to
-
-    def _point_at(self, opened: int) -> None:
-        if self._descriptor == -1:
-            self._descriptor = opened
-            return
-        os.dup2(opened, self._descriptor, inheritable=False)
-        os.close(opened)
-
-    def close(self) -> None:
-        """After the data plane has stopped."""
-        if self._descriptor != -1:
-            os.close(self._descriptor)
-            self._descriptor = -1

@@ -40,6 +40,7 @@ async def serve(file: str, build_data_plane: DataPlaneFactory) -> Exit:
     keeper = ConfigKeeper(file)
     data_plane: DataPlane | None = None
     admin_sockets: list[socket.socket] = []
+    served = False
     outcome = Exit.FORCED  # what holds when everything is cancelled by a second signal
     with trio.open_signal_receiver(*SIGNALS) as signals:
         try:
@@ -54,6 +55,7 @@ async def serve(file: str, build_data_plane: DataPlaneFactory) -> Exit:
                 control = Control(keeper, data_plane, shutdown)
                 admin_sockets = await bind_everything(keeper, data_plane)
                 data_plane.start()
+                served = True
                 if admin_sockets:
                     server = AdminServer(Api(control, config.admin).respond)
                     nursery.start_soon(server.serve, admin_sockets)
@@ -73,8 +75,8 @@ async def serve(file: str, build_data_plane: DataPlaneFactory) -> Exit:
             close_admin_sockets(admin_sockets)
             if data_plane is not None:
                 data_plane.stop()
-                report_leaks(data_plane)
-            keeper.access_log.close()
+                if served:
+                    report_leaks(data_plane)
     log.info("stopped")
     return outcome
 

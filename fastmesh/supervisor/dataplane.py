@@ -31,7 +31,8 @@ class DataPlane(Protocol):
 
     def start(self) -> None: ...
 
-    def set_access_log(self, fd: int | None, format: str) -> None: ...
+    def set_access_log(self, fd: int | None, format: str) -> None:
+        """Access lines go to a duplicate of ``fd`` from now on; None: nowhere."""
 
     def stats(self) -> Stats: ...
 

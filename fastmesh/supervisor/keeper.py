@@ -150,7 +150,7 @@ class ConfigKeeper:
     def reopen_logs(self) -> None:
         """Opens the access log's path again, after a rotation."""
         try:
-            path = self.access_log.reopen()
+            path = self.access_log.reopen(self._data_plane)
         except StartError as error:
             log.error("reopening failed, the old file stays in use: %s", error)
             return

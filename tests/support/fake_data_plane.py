@@ -90,7 +90,9 @@ class FakeDataPlane:
 
     def set_access_log(self, fd: int | None, format: str) -> None:
         self._called("set_access_log")
-        self.access_log = (fd, format)
+        if self.access_log[0] is not None:
+            os.close(self.access_log[0])
+        self.access_log = (None if fd is None else os.dup(fd), format)
 
     def stats(self) -> Stats:
         config = self.config
@@ -138,6 +140,9 @@ class FakeDataPlane:
 
     def stop(self) -> None:
         self._called("stop")
+        if self.access_log[0] is not None:
+            os.close(self.access_log[0])
+            self.access_log = (None, "")
         for item in self._sockets.values():
             item.close()
         self._sockets.clear()

@@ -1,0 +1,113 @@
+"""The parts of the stack that can be looked at without a process."""
+
+import socket
+
+import pytest
+import trio
+import trio.testing
+
+from fastmesh.errors import StartError
+from fastmesh.supervisor import app
+from fastmesh.supervisor.drain import Shutdown
+from fastmesh.supervisor.keeper import ConfigKeeper
+from support.fake_data_plane import FakeDataPlane
+
+FILE = """\
+admin: "{admin}"
+listeners:
+  web: {{bind: "{bind}", routes: {{/: a}}}}
+services:
+  a: {{endpoints: [127.0.0.1:1]}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "fastmesh.yaml"
+
+
+@pytest.fixture
+def taken():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_everything_in_the_way_is_said_at_once(file, taken):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        bind = f"127.0.0.1:{other.getsockname()[1]}"
+        file.write_text(FILE.format(admin=taken, bind=bind))
+
+        async def main():
+            keeper = ConfigKeeper(str(file))
+            await keeper.load()
+            await app.bind_everything(keeper, FakeDataPlane(workers=1, connection_limit=1))
+
+        with pytest.raises(StartError) as raised:
+            trio.run(main)
+    assert f"admin: {taken} is in use" in str(raised.value)
+    assert f"{bind} is in use" in str(raised.value)
+
+
+def test_readiness_follows_the_stack():
+    shutdown_at = []
+
+    async def main():
+        shutdown = Shutdown()
+        control = app.Control(ConfigKeeper("x"), FakeDataPlane(workers=1, connection_limit=1), shutdown)
+        assert control.not_ready() == "starting"
+        control.started = True
+        assert control.not_ready() is None
+        control.start_drain()
+        assert control.not_ready() == "draining"
+        shutdown_at.append(shutdown.reason)
+
+    trio.run(main)
+    assert shutdown_at == ["drain asked for"]
+
+
+def test_a_part_that_fails_is_started_again(caplog):
+    runs = []
+
+    async def part():
+        runs.append(trio.current_time())
+        if len(runs) < 3:
+            raise OSError("no")
+
+    async def main():
+        await app.go_on("the part", part)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert [run - runs[0] for run in runs] == pytest.approx([0, app.RESTART_SECONDS, 2 * app.RESTART_SECONDS])
+    assert caplog.text.count("the part failed") == 2
+
+
+def test_the_start_line_names_all_addresses(file):
+    file.write_text(FILE.format(admin="127.0.0.1:0", bind="127.0.0.1:0"))
+
+    async def main():
+        keeper = ConfigKeeper(str(file))
+        await keeper.load()
+        data_plane = FakeDataPlane(workers=2, connection_limit=1)
+        sockets = await app.bind_everything(keeper, data_plane)
+        try:
+            line = app.describe_start(data_plane.stats(), sockets, 2)
+            port = sockets[0].getsockname()[1]
+            assert "web (http) on 127.0.0.1:0" in line
+            assert f"admin http://127.0.0.1:{port}/" in line
+            assert "workers: 2" in line
+            assert "admin off" in app.describe_start(data_plane.stats(), [], 2)
+        finally:
+            data_plane.stop()
+            for item in sockets:
+                item.close()
+
+    trio.run(main)
+
+
+def test_leaks_are_logged(caplog):
+    data_plane = FakeDataPlane(workers=1, connection_limit=1)
+    app.report_leaks(data_plane)
+    assert not caplog.text
+    data_plane.leaks = 3
+    app.report_leaks(data_plane)
+    assert "leaked: {'connection': 3}" in caplog.text

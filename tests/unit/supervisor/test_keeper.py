@@ -1,0 +1,252 @@
+"""Reloads: applied, unchanged, refused; what is logged, counted and kept."""
+
+import logging
+import socket
+
+import pytest
+import trio
+
+from fastmesh.errors import ConfigError, StartError
+from fastmesh.observability.metrics import ReloadCounts
+from fastmesh.supervisor.keeper import ConfigKeeper
+from support.fake_data_plane import FakeDataPlane
+
+FILE = """\
+admin: off
+{more}
+listeners:
+  web: {{bind: "127.0.0.1:{port}", routes: {{/: a}}}}
+services:
+  a: {{endpoints: [{endpoints}]}}
+"""
+
+
+class Rig:
+    def __init__(self, folder):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.file = folder / "fastmesh.yaml"
+        self.write()
+        self.keeper = ConfigKeeper(str(self.file))
+        self.data_plane = FakeDataPlane(workers=1, connection_limit=1)
+
+    def write(self, endpoints="127.0.0.1:1", more=""):
+        self.file.write_text(FILE.format(port=self.port, endpoints=endpoints, more=more))
+
+    async def start(self, nursery):
+        await self.keeper.load()
+        await self.keeper.apply_first(self.data_plane)
+        nursery.start_soon(self.keeper.watch)
+        # The watcher begins with a look of its own, which would take what the test writes before its reload
+        # does.
+        await self.keeper.reload("start")
+        self.keeper.counts = ReloadCounts()
+
+
+@pytest.fixture
+def rig(tmp_path, monkeypatch, caplog):
+    # What `set_up` does would take the records away from caplog.
+    monkeypatch.setattr("fastmesh.observability.logs.set_up", lambda *_: None)
+    caplog.set_level(logging.INFO, logger="fastmesh")
+    rig = Rig(tmp_path)
+    yield rig
+    rig.data_plane.stop()
+
+
+def scenario(rig, test):
+    """Runs ``test`` with the keeper started and watching."""
+
+    async def main():
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                await rig.start(nursery)
+                await test()
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_a_change_is_applied_when_asked(rig, caplog):
+    async def test():
+        rig.write("127.0.0.1:1, 127.0.0.1:2")
+        outcome = await rig.keeper.reload("SIGHUP")
+        assert outcome.result == "applied"
+        assert outcome.generation == 2
+        assert outcome.changes == ("service a: endpoint 127.0.0.1:2 added",)
+        assert len(rig.data_plane.config.services["a"].endpoints) == 2
+        assert rig.keeper.counts.applied == 1
+        assert rig.keeper.last == outcome
+
+    scenario(rig, test)
+    assert "SIGHUP: reading the configuration" in caplog.text
+    assert "endpoint 127.0.0.1:2 added" in caplog.text
+
+
+def test_a_change_is_applied_without_being_asked(rig):
+    async def test():
+        rig.write("127.0.0.1:3")
+        while rig.keeper.counts.applied == 0:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        assert rig.data_plane.config.services["a"].endpoints[0].address.port == 3
+
+    scenario(rig, test)
+
+
+def test_no_change(rig):
+    async def test():
+        outcome = await rig.keeper.reload("SIGHUP")
+        assert outcome.result == "unchanged"
+        assert outcome.generation == 1
+        assert rig.keeper.counts.unchanged == 1
+        assert rig.data_plane.calls.count("apply") == 1
+
+    scenario(rig, test)
+
+
+def test_an_invalid_file_is_refused_whole(rig, caplog):
+    async def test():
+        before = rig.keeper.config
+        rig.write("127.0.0.1:2", more="wrokers: 3")
+        outcome = await rig.keeper.reload("SIGHUP")
+        assert outcome.result == "refused"
+        assert outcome.problems[0].line == 2
+        assert rig.keeper.config is before
+        assert rig.data_plane.calls.count("apply") == 1
+        assert (rig.keeper.counts.refused, rig.keeper.counts.last_successful) == (1, False)
+        rig.write()
+        outcome = await rig.keeper.reload("SIGHUP")
+        assert rig.keeper.counts.last_successful
+        assert outcome.result == "applied"
+
+    scenario(rig, test)
+    assert caplog.text.count("wrokers") == caplog.text.count("the last good one stays in force") * 2 == 2
+
+
+def test_what_the_data_plane_refuses_is_refused(rig, caplog):
+    async def test():
+        rig.data_plane.refuse = "listener: 1.2.3.4:80 is in use"
+        rig.write("127.0.0.1:2")
+        outcome = await rig.keeper.reload("SIGHUP")
+        assert (outcome.result, outcome.error) == ("refused", rig.data_plane.refuse)
+        assert rig.keeper.config.services["a"].endpoints[0].address.port == 1
+        rig.data_plane.refuse = None
+        assert (
+            await rig.keeper.reload("SIGHUP")
+        ).result == "applied"  # tried again, though nothing was edited
+
+    scenario(rig, test)
+    assert "1.2.3.4:80 is in use" in caplog.text
+
+
+def test_an_unexpected_failure_does_not_end_the_process(rig, monkeypatch, caplog):
+    async def test():
+        monkeypatch.setattr(rig.data_plane, "apply", lambda *_: 1 / 0)
+        rig.write("127.0.0.1:2")
+        outcome = await rig.keeper.reload("SIGHUP")
+        assert outcome.result == "refused"
+        assert "ZeroDivisionError" in outcome.error
+
+    scenario(rig, test)
+    assert "Traceback" in caplog.text
+
+
+def test_a_change_that_needs_a_restart_says_so_once(rig, caplog):
+    async def test():
+        rig.write(more="workers: 7\nlimits: {connections: 99}")
+        outcome = await rig.keeper.reload("SIGHUP")
+        assert [warning.split()[0] for warning in outcome.warnings] == ["`workers`", "`limits.connections`"]
+        rig.write("127.0.0.1:2", more="workers: 7\nlimits: {connections: 99}")
+        assert len((await rig.keeper.reload("SIGHUP")).warnings) == 2
+
+    scenario(rig, test)
+    assert caplog.text.count("takes effect at the next restart") == 2
+
+
+def test_a_warning_is_logged_once_wherever_it_moves(rig, caplog):
+    warned = "health: {path: /}"
+    text = rig.file.read_text().replace("127.0.0.1:1]}", f"127.0.0.1:1], {warned}}}")
+
+    async def test():
+        rig.file.write_text("# a line more\n" + text.replace("127.0.0.1:1]", "127.0.0.1:4]"))
+        assert (await rig.keeper.reload("SIGHUP")).result == "applied"
+
+    rig.file.write_text(text)
+    scenario(rig, test)
+    assert caplog.text.count("not in effect yet") == 1
+
+
+def test_access_log_changes_follow_the_configuration(rig, tmp_path):
+    async def test():
+        log = tmp_path / "access.log"
+        rig.write(more=f"access_log: {{to: {log}, format: combined}}")
+        assert (await rig.keeper.reload("SIGHUP")).result == "applied"
+        assert rig.data_plane.access_log[1] == "combined"
+        assert log.exists()
+        rig.write(more=f"access_log: {{to: {tmp_path}/none/x.log}}")
+        outcome = await rig.keeper.reload("SIGHUP")
+        assert outcome.result == "refused"
+        assert "cannot write" in outcome.error
+        log.unlink()
+        rig.keeper.reopen_logs()
+        assert log.exists()
+
+    scenario(rig, test)
+
+
+def test_after_close_nothing_changes(rig):
+    async def test():
+        await rig.keeper.close("fastmesh is draining")
+        rig.write("127.0.0.1:2")
+        outcome = await rig.keeper.reload("SIGHUP")
+        assert (outcome.result, outcome.error) == ("refused", "fastmesh is draining")
+        assert rig.data_plane.calls.count("apply") == 1
+
+    scenario(rig, test)
+
+
+def test_names_are_resolved_at_load_and_again(rig, monkeypatch, caplog):
+    answers = {"127.0.0.1"}
+
+    def getaddrinfo(host, port, **_):
+        assert host == "origin.test"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in answers]
+
+    monkeypatch.setattr(rig.keeper._resolver, "_getaddrinfo", getaddrinfo)
+    rig.write("origin.test:80")
+
+    async def test():
+        assert [a.text for a in rig.data_plane.resolved["origin.test:80"]] == ["127.0.0.1:80"]
+        answers.add("127.0.0.2")
+        await rig.keeper.refresh_names()
+        assert [a.text for a in rig.data_plane.resolved["origin.test:80"]] == ["127.0.0.1:80", "127.0.0.2:80"]
+        calls = len(rig.data_plane.calls)
+        await rig.keeper.refresh_names()
+        assert len(rig.data_plane.calls) == calls
+        answers.add("127.0.0.3")
+        assert (
+            await rig.keeper.reload("SIGHUP")
+        ).result == "unchanged"  # the file; the names are another matter
+        assert len(rig.data_plane.resolved["origin.test:80"]) == 3
+
+    scenario(rig, test)
+    assert "origin.test:80 now resolves to 127.0.0.1:80, 127.0.0.2:80" in caplog.text
+
+
+def test_the_first_load_raises_everything(tmp_path):
+    file = tmp_path / "bad.yaml"
+    file.write_text("listeners: 1\nservices: 2\n")
+    with pytest.raises(ConfigError) as raised:
+        trio.run(ConfigKeeper(str(file)).load)
+    assert len(raised.value.problems) >= 2
+
+
+def test_a_log_that_cannot_be_opened_stops_the_start(rig, tmp_path):
+    rig.write(more=f"access_log: {{to: {tmp_path}/none/x.log}}")
+
+    async def main():
+        await rig.keeper.load()
+        await rig.keeper.apply_first(rig.data_plane)
+
+    with pytest.raises(StartError, match="access_log"):
+        trio.run(main)
