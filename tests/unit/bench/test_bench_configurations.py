@@ -36,7 +36,8 @@ def test_the_peers_file(tmp_path: Path, variant: str, monkeypatch: pytest.Monkey
 def test_all_changes(tmp_path: Path) -> None:
     path = tmp_path / "fastmesh.yaml"
     head = (contenders.BENCH / "peers/fastmesh.yaml").read_text().partition("listeners:")[0]
-    head = re.sub(r"@(ADMIN|ACCESS_LOG)@", lambda name: {"ADMIN": "1004"}.get(name[1], ""), head)
+    values = {"ADMIN": "1004", "CONNECTIONS": "10000", "ACCESS_LOG": ""}
+    head = re.sub(r"@([A-Z_]+)@", lambda name: values[name[1]], head)
     for kind, text in itertools.islice(configurations(head, 1, 2, (3, 4, 5, 6), (7, 8, 9)), 120):
         path.write_text(text)
         assert problems(path) == [], f"{kind}\n{text}"
