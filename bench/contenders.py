@@ -74,7 +74,7 @@ class Running:
             cwd=command.cwd,
         )
         try:
-            wait_for_port(self.child, job.http_port)
+            wait_for_port(self.child, job.http_port, timeout=30)
         except BaseException:
             self.stop()
             raise

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import signal
 import socket
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ MEMORY_GROWTH = 1024 * 1024
 CONNECTIONS = (64, 1000)
 # How long connections that wrk has left may take to be noticed and freed before memory is read.
 _SETTLE_SECONDS = 20.0
+# So many readings of memory make one figure.
+_READINGS = 5
 # Between two changes, so that the load and not the control plane has most of the proxy's CPU.
 _PAUSE_SECONDS = 0.05
 
@@ -47,10 +50,14 @@ class Account:
     memory: list[tuple[int, int]] = field(default_factory=list)  # (requests or changes so far, bytes)
 
     def growth(self, share: float) -> int:
-        """Bytes at the end above those at the first reading after `share` of the run."""
-        last_count, last = self.memory[-1]
-        base = next(size for count, size in self.memory if count >= share * last_count)
-        return last - base
+        """Bytes at the end above those after `share` of the run: medians of the last and of the first readings.
+
+        A single one would say little: what a thread that reads a configuration has freed comes and goes by
+        some MiB.
+        """
+        last_count = self.memory[-1][0]
+        sizes = [size for count, size in self.memory if count >= share * last_count]
+        return int(statistics.median(sizes[-_READINGS:]) - statistics.median(sizes[:_READINGS]))
 
 
 def resident(running: Running) -> int:
@@ -185,7 +192,7 @@ def parse_options() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--requests", type=int, default=10_000_000)
-    add("--leg", type=int, default=20, help="seconds between two readings of memory")
+    add("--leg", type=int, default=8, help="seconds between two readings of memory")
     add("--tunnel", action="store_true", help="the run with one tunnel open, in place of the requests")
     add("--changes", type=int, default=1000, help="with --tunnel: how many")
     return parser.parse_args()

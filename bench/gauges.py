@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from bench.contenders import HTTP, Running, connection_limit
+from bench.contenders import HTTP, Running
 from bench.harness.meters import Memory, memory
-from bench.harness.place import BenchError
+from bench.harness.place import BenchError, raise_descriptor_limit
 from bench.harness.syscalls import Tracer, reads_and_writes
 from bench.measure import Bench, load_on
 from bench.scenarios import SMALL
@@ -55,26 +55,34 @@ def system_calls(bench: Bench, name: str) -> SystemCalls:
 
 
 @dataclass(frozen=True)
-class MemoryUse:
-    """Bytes: at idle after start, and what 10,000 connections add that are idle after one request each."""
+class ConnectionMemory:
+    """Of a process before, and with, `connections` that are idle after one request each."""
 
-    idle: Memory
+    before: Memory
     with_connections: Memory
-    before_connections: Memory
     connections: int
 
     @property
     def per_connection(self) -> float:
-        """Proportional, so that pages shared by a proxy's processes count once."""
-        return (self.with_connections.proportional - self.before_connections.proportional) / self.connections
+        """Bytes; proportional, so that pages shared by a proxy's processes count once."""
+        return (self.with_connections.proportional - self.before.proportional) / self.connections
 
 
-def memory_use(bench: Bench, name: str) -> MemoryUse:
-    """Of a fresh process. 500 connections come and go first: what is made once shall not count as theirs."""
-    count = min(IDLE_CONNECTIONS, connection_limit() - 200)
+def idle_memory(bench: Bench, name: str) -> Memory:
+    """Of a fresh process that serves and has served nothing."""
     running = bench.start(name)
     try:
-        idle = memory(running.child.tree())
+        return memory(running.child.tree())
+    finally:
+        running.stop()
+
+
+def connection_memory(bench: Bench, name: str) -> ConnectionMemory:
+    """Of a fresh process. 500 connections come and go first: what is made once shall not count as theirs."""
+    # Proxies that set aside two descriptors for each connection would turn the last ones away.
+    count = min(IDLE_CONNECTIONS, raise_descriptor_limit() // 2 - 500)
+    running = bench.start(name)
+    try:
         with idle_connections(running, 500):
             pass
         before = memory(running.child.tree())
@@ -82,7 +90,7 @@ def memory_use(bench: Bench, name: str) -> MemoryUse:
             after = memory(running.child.tree())
     finally:
         running.stop()
-    return MemoryUse(idle=idle, with_connections=after, before_connections=before, connections=count)
+    return ConnectionMemory(before=before, with_connections=after, connections=count)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Any
 from bench.changes import change_under_load
 from bench.contenders import CONTENDERS, fastmesh_python
 from bench.environment import environment
-from bench.gauges import memory_use, system_calls
+from bench.gauges import connection_memory, idle_memory, system_calls
 from bench.harness.place import BENCH, RESULTS, ROOT, BenchError
 from bench.measure import Bench, estimate, run_scenario
 from bench.progress import Progress
@@ -52,12 +52,18 @@ def _gauge_steps(bench: Bench, names: Sequence[str]) -> list[Step]:
     def calls(name: str) -> Callable[[Results], None]:
         return lambda results: results.system_calls.__setitem__(name, system_calls(bench, name))
 
-    def use(name: str) -> Callable[[Results], None]:
-        return lambda results: results.memory.__setitem__(name, memory_use(bench, name))
+    def idle(name: str) -> Callable[[Results], None]:
+        return lambda results: results.idle.__setitem__(name, idle_memory(bench, name))
 
-    steps = [Step(f"syscalls-{name}", "syscalls", 4.5, calls(name)) for name in names]
-    peers = [name for name in names if name != "floor"]
-    return steps + [Step(f"memory-{name}", "memory", 4.0, use(name)) for name in peers]
+    def connections(name: str) -> Callable[[Results], None]:
+        return lambda results: results.connections.__setitem__(name, connection_memory(bench, name))
+
+    proxies = [name for name in names if name != "floor"]
+    return [
+        *(Step(f"syscalls-{name}", "syscalls", 4.0, calls(name)) for name in names),
+        *(Step(f"idle-{name}", "idle", 0.5, idle(name)) for name in proxies),
+        *(Step(f"connections-{name}", "connections", 3.5, connections(name)) for name in proxies),
+    ]
 
 
 def _run_helper(module: str) -> Any:

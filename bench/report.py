@@ -37,6 +37,12 @@ def _number(value: float, unit: str) -> str:
     return text if unit in ("", "×") else f"{text} {unit}"
 
 
+def _cell(text: str) -> str:
+    """One line that fits into a table; the JSON has all of it."""
+    line = " ".join(text.split()).replace("|", "/")
+    return line if len(line) <= 120 else line[:119] + "…"
+
+
 def budget_table(judged: Sequence[Judged]) -> str:
     lines = []
     for item in judged:
@@ -52,7 +58,7 @@ def budget_table(judged: Sequence[Judged]) -> str:
                 _number(row.must, row.unit),
                 "" if row.goal is None else _number(row.goal, row.unit),
                 item.verdict,
-                "; ".join(part for part in (figure.basis if figure else "", item.note) if part),
+                _cell("; ".join(part for part in (figure.basis if figure else "", item.note) if part)),
             )
         )
     return aligned(("what", "measured", "rounds", "must", "goal", "verdict", "from"), lines)
@@ -102,15 +108,16 @@ def scenario_table(outcomes: Mapping[str, Outcome]) -> str:
 
 def gauge_table(results: Results) -> str:
     """Memory and system calls, a line a contender."""
-    names = [*dict.fromkeys((*results.memory, *results.system_calls))]
+    names = [*dict.fromkeys((*results.system_calls, *results.idle, *results.connections))]
     lines = []
     for name in names:
-        use, calls = results.memory.get(name), results.system_calls.get(name)
+        idle, use = results.idle.get(name), results.connections.get(name)
+        calls = results.system_calls.get(name)
         lines.append(
             (
                 name,
-                f"{use.idle.resident / 2**20:.1f}" if use else "-",
-                f"{use.idle.proportional / 2**20:.1f}" if use else "-",
+                f"{idle.resident / 2**20:.1f}" if idle else "-",
+                f"{idle.proportional / 2**20:.1f}" if idle else "-",
                 f"{use.per_connection / 1024:.2f}" if use else "-",
                 f"{calls.reads_and_writes:.2f}" if calls else "-",
                 f"{calls.per_request('epoll_ctl'):.3f}" if calls else "-",
@@ -152,9 +159,10 @@ def as_json(
             }
             for name, calls in results.system_calls.items()
         },
-        "memory": {
+        "idle_memory": {name: asdict(idle) for name, idle in results.idle.items()},
+        "connection_memory": {
             name: {**asdict(use), "per_connection": use.per_connection}
-            for name, use in results.memory.items()
+            for name, use in results.connections.items()
         },
         "picks": results.picks,
         "changes": None if results.changes is None else asdict(results.changes),

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.changes import ChangesUnderLoad
-from bench.gauges import MemoryUse, SystemCalls
+from bench.gauges import ConnectionMemory, SystemCalls
+from bench.harness.meters import Memory
 from bench.measure import Outcome
 
 SUBJECT = "fastmesh"
@@ -23,7 +24,8 @@ class Results:
 
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     system_calls: dict[str, SystemCalls] = field(default_factory=dict)
-    memory: dict[str, MemoryUse] = field(default_factory=dict)
+    idle: dict[str, Memory] = field(default_factory=dict)
+    connections: dict[str, ConnectionMemory] = field(default_factory=dict)
     picks: Sequence[Mapping[str, Any]] | None = None
     changes: ChangesUnderLoad | None = None
     publish: Mapping[str, float] | None = None
@@ -128,20 +130,17 @@ def _system_calls(results: Results) -> Figure:
     return Figure(calls.reads_and_writes, basis=basis)
 
 
-def _memory(results: Results) -> MemoryUse:
-    use = results.memory.get(SUBJECT)
-    if use is None:
-        raise NoFigureError(results.problems.get(f"memory-{SUBJECT}", "not run"))
-    return use
-
-
 def _idle_memory(results: Results) -> Figure:
-    use = _memory(results)
-    return Figure(use.idle.resident / _MIB, basis=f"proportional {use.idle.proportional / _MIB:.1f} MiB")
+    idle = results.idle.get(SUBJECT)
+    if idle is None:
+        raise NoFigureError(results.problems.get(f"idle-{SUBJECT}", "not run"))
+    return Figure(idle.resident / _MIB, basis=f"proportional {idle.proportional / _MIB:.1f} MiB")
 
 
 def _connection_memory(results: Results) -> Figure:
-    use = _memory(results)
+    use = results.connections.get(SUBJECT)
+    if use is None:
+        raise NoFigureError(results.problems.get(f"connections-{SUBJECT}", "not run"))
     return Figure(use.per_connection / _KIB, basis=f"{use.connections} connections")
 
 
@@ -242,14 +241,14 @@ ROWS: tuple[Row, ...] = (
         ("close",),
         cpu_ratio("close", "nginx", "haproxy"),
     ),
-    Row("memory-idle", "resident memory, idle", 36, 32, "MiB", ("memory",), _idle_memory),
+    Row("memory-idle", "resident memory, idle", 36, 32, "MiB", ("idle",), _idle_memory),
     Row(
         "memory-connection",
         "memory of each of 10,000 connections, idle after one request",
         2,
         1,
         "KiB",
-        ("memory",),
+        ("connections",),
         _connection_memory,
     ),
     Row(

@@ -9,7 +9,7 @@ import pytest
 from bench import compare, report, rows
 from bench.changes import ChangesUnderLoad
 from bench.environment import environment
-from bench.gauges import MemoryUse, SystemCalls
+from bench.gauges import ConnectionMemory, SystemCalls
 from bench.harness.meters import Memory
 from bench.harness.place import BENCH, BenchError, Pinning
 from bench.measure import Outcome, Sample
@@ -111,17 +111,16 @@ PICKS = [
 
 
 def full_results() -> rows.Results:
-    memory = MemoryUse(
-        Memory(30 << 20, 29 << 20), Memory(50 << 20, 45 << 20), Memory(34 << 20, 30 << 20), 10_000
-    )
+    connections = ConnectionMemory(Memory(34 << 20, 30 << 20), Memory(50 << 20, 45 << 20), 10_000)
     return rows.Results(
         outcomes={"small": outcome(fastmesh=[11], floor=[10], nginx=[15], haproxy=[14])},
         system_calls={"fastmesh": SystemCalls(1000, {"recvfrom": 2100, "sendto": 2000, "epoll_ctl": 40})},
-        memory={"fastmesh": memory},
+        idle={"fastmesh": Memory(30 << 20, 29 << 20)},
+        connections={"fastmesh": connections},
         picks=PICKS,
         changes=ChangesUnderLoad(100, 50_000, 1, "1 read", [0.01] * 100),
         publish={"routes_1000": 9.0, "endpoints_10000": 150.0},
-        problems={"body-http": "wrk did not end"},
+        problems={"body-http": "wrk did not end | " + "and said\nmuch " * 40},
     )
 
 
@@ -140,7 +139,7 @@ def test_each_kind_of_row() -> None:
     assert verdicts["changes"].verdict == "MISS"
     assert verdicts["publish-routes"].verdict == "GOAL"
     assert verdicts["publish-endpoints"].verdict == "ok"
-    assert verdicts["body-http"].note == "wrk did not end"
+    assert verdicts["body-http"].note.startswith("wrk did not end | and said\n")
 
 
 def test_a_policy_that_was_not_measured_makes_no_figure() -> None:
