@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.origin import Origin
 from support.proxy import Proxy
 from support.real import Nginx
@@ -74,7 +75,8 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
         location /redirect { return 302 /small.txt; }
         location /nothing { return 204; }
         location /upload { client_max_body_size 100m; return 200 "stored\\n"; }
-        location /head { add_header X-Seen-Host $host; add_header X-Seen-For $http_x_forwarded_for; return 200 "ok\\n"; }
+        location /head { add_header X-Seen-Host $host; add_header X-Seen-For $http_x_forwarded_for; return
+        200 "ok\\n"; }
     """
     nginx = Nginx(tmp_path_factory.mktemp("nginx"), server)
     (nginx.root / "small.txt").write_bytes(b"small file\n")

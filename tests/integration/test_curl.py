@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from support.origin import Exchange, Origin
 from support.ports import free_port
 from support.proxy import Proxy

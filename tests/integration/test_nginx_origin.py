@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from support.client import Client
 from support.ports import free_port
 from support.proxy import Proxy

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from support.client import Client
 from support.origin import Origin
 from support.ports import free_port

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.ports import free_port
 from support.proxy import Proxy
 from support.tcp import TcpServer, echo, receive_all, receive_exactly

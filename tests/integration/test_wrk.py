@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from support.ports import free_port
 from support.proxy import Proxy
 from support.real import Nginx, wrk

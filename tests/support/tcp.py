@@ -10,7 +10,8 @@ from pathlib import Path
 
 
 class TcpServer:
-    """`handler(sock)` runs for each connection; the socket is closed behind it. Failures are kept for the test."""
+    """`handler(sock)` runs for each connection; the socket is closed behind it. Failures are kept for the
+    test."""
 
     def __init__(
         self, handler: Callable[[socket.socket], None], *, path: Path | None = None, host: str = "127.0.0.1"
