@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from support.rig import Rig
 
 
@@ -64,6 +65,15 @@ def hasty(shared_rigs: _Shared) -> Iterator[Rig]:
 def trusting(shared_rigs: _Shared) -> Iterator[Rig]:
     """The client's address is a trusted proxy's."""
     yield from _lend(shared_rigs, "trusting", {"trusted_proxies": ["127.0.0.0/8"]})
+
+
+@pytest.fixture
+def old_origin() -> Iterator[Rig]:
+    """A proxy of its own for an origin that speaks HTTP/1.0: what is learnt of it must not reach other
+    cases."""
+    rig = Rig().start()
+    yield rig
+    rig.stop()
 
 
 @pytest.fixture

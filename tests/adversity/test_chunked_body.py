@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from support.origin import Exchange
 from support.rig import Rig, unique
 from support.wire import chunked, get, post, post_chunked, request
@@ -139,11 +140,9 @@ def test_case_071_size_line_ended_wrongly(rig: Rig, line: bytes) -> None:
         b';a="b"',
         b';a="b;c"',
         b';a="b\\"c"',
-        b"; a = b",
         b';a;b=c;d="e f"',
         b";" + b"x" * 100,
         b';a="\xff"',
-        b" ;a",
         b";!#$%&'*+-.^_`|~09az=1",
     ],
     ids=lambda extension: "072-" + extension[:12].hex(),
@@ -154,6 +153,27 @@ def test_case_072_extension_is_dropped(rig: Rig, extension: bytes) -> None:
     )
     assert seen.request.body == b"hello"
     assert extension not in seen.raw
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [b"; a = b", b" ;a", b";a =b", b"\t;a", b";a "],
+    ids=lambda extension: "072-" + extension.hex(),
+)
+def test_case_072_bad_white_space_in_an_extension(rig: Rig, extension: bytes) -> None:
+    """RFC 9110 section 5.6.3 has it parsed, strict servers refuse it: either, and it is never passed on."""
+    mark = rig.origin.mark()
+    with rig.client() as client:
+        response = client.request(
+            request("POST", unique(), *HEAD, body=b"5" + extension + b"\r\nhello\r\n0\r\n\r\n")
+        )
+        assert response.status in (200, 400)
+        if response.status == 200:
+            assert response.json()["body"] == "hello"
+        rig.sentinels(client if response.status == 200 else None)
+    seen = rig.seen(mark)
+    assert len(seen.requests) == (response.status == 200)
+    assert extension + b"\r\n" not in seen.raw
 
 
 @pytest.mark.parametrize(
@@ -327,7 +347,7 @@ def test_case_078_trailers_that_may_not_be(rig: Rig, trailer: bytes, fields: tup
         if seen.complete:
             assert seen.body == b"hello"
             assert seen.trailers == []
-        assert trailer not in rig.seen(mark).raw
+        assert rig.seen(mark).raw.count(trailer) == (trailer == b"Transfer-Encoding: chunked")
 
 
 @pytest.mark.parametrize(
@@ -394,8 +414,8 @@ def _old(exchange: Exchange) -> None:
     exchange.close()
 
 
-def test_case_081_chunked_request_to_an_origin_that_speaks_http_1_0(rig_1_0: Rig) -> None:
-    rig = rig_1_0
+def test_case_081_chunked_request_to_an_origin_that_speaks_http_1_0(old_origin: Rig) -> None:
+    rig = old_origin
     with rig.origin.answering(None, _old):
         with rig.client() as client:
             assert (
@@ -412,11 +432,3 @@ def test_case_081_chunked_request_to_an_origin_that_speaks_http_1_0(rig_1_0: Rig
             assert client.request(post("/third", b"hello")).body == b"ok"
             assert client.request(get("/fourth")).body == b"ok"
         assert rig.origin.requests_for("/third")[0].body == b"hello"
-
-
-@pytest.fixture
-def rig_1_0():  # type: ignore[no-untyped-def]
-    """A proxy of its own: what it learns about its endpoint must not reach other cases."""
-    rig = Rig().start()
-    yield rig
-    rig.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+
 from support.origin import Exchange
 from support.rig import Rig, unique
 from support.wire import get, post, request

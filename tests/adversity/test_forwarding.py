@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from support.origin import Exchange, Request
 from support.rig import Rig, unique
 from support.wire import get, request
@@ -148,7 +149,7 @@ def test_case_085_request_ids_differ(rig: Rig) -> None:
         b"x-forwarded-for: 1.2.3.4, 5.6.7.8",
         b"X-Forwarded-Proto: https",
         b"X-Forwarded-Host: evil",
-        b"X-Forwarded-Port: 1",
+        b"X-Forwarded-Port: 61234",
         b"X-Forwarded-Prefix: /evil",
         b"Forwarded: for=1.2.3.4;host=evil",
         b"X-Real-IP: 1.2.3.4",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from support.client import Client
 from support.origin import Exchange
 from support.rig import Rig, unique

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from support.origin import Origin
 from support.rig import Rig, unique
 from support.wire import get, request

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from adversity.mutations import Mutation, chunk_mutations, coding_bytes, coding_mutations, length_mutations
+
 from support.client import ConnectionEnded, Response
 from support.differential import read_alike
 from support.rig import Rig

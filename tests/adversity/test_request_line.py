@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from support.rig import SMUGGLED, Rig, unique
 from support.wire import get, request
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from support.client import Client
 from support.origin import Exchange
 from support.rig import Rig, unique

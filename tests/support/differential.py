@@ -131,7 +131,7 @@ def _gunicorn_config() -> Config:
     )  # keep names with an underscore: we look at parsing, not at WSGI's variables
     config.set("limit_request_line", 0)
     config.set("limit_request_fields", 32768)
-    config.set("limit_request_field_size", 0)
+    config.set("limit_request_field_size", 1 << 20)
     return config
 
 

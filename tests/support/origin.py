@@ -203,11 +203,12 @@ class _Link:
         return True
 
     def end(self, how: str) -> None:
+        # Whoever sees `ended` may count on the FIN or RST having been sent.
+        self.sock.close()
         with self.origin.changed:
             if self.recorded.ended is None:
                 self.recorded.ended = how
             self.origin.changed.notify_all()
-        self.sock.close()
 
     def wait_end(self, timeout: float) -> str:
         self.sock.settimeout(timeout)
@@ -261,6 +262,8 @@ class _Link:
         with self.origin.changed:
             recorded.requests.append(request)
             self.origin.changed.notify_all()
+        if not request.all("content-length") and not request.all("transfer-encoding"):
+            self.finish_request(request)
         return request
 
     def finish_request(self, request: Request) -> None:
