@@ -7,7 +7,7 @@ from libc.stdlib cimport calloc, free
 
 from fastmesh._native.base.errors cimport FM_E_DRAINING
 from fastmesh._native.base.slab cimport pend_len
-from fastmesh._native.net.conn cimport conn_close, conn_new, conn_register
+from fastmesh._native.net.conn cimport conn_close, conn_new, conn_register_listener
 from fastmesh._native.net.pool cimport pool_close_all, upstream_close
 from fastmesh._native.net.snap_t cimport block_drop, block_take, listener_block_t
 from fastmesh._native.net.worker_t cimport (
@@ -41,7 +41,7 @@ from fastmesh._native.sys.atomics cimport (
     fm_load_relaxed_u64,
     fm_store_release_u64,
 )
-from fastmesh._native.sys.os cimport EPOLL_CTL_DEL, EPOLLEXCLUSIVE, epoll_ctl
+from fastmesh._native.sys.os cimport EPOLL_CTL_DEL, epoll_ctl
 
 cdef enum command_kind_t:
     COMMAND_OPEN_SOCKET = 1  # serve `fd` for listener_index
@@ -99,7 +99,7 @@ cdef inline void socket_open(worker_t *w, const command_t *command) noexcept nog
     c.socket = s
     s.next = w.sockets
     w.sockets = s
-    conn_register(w, c, EPOLLEXCLUSIVE if command.flags & COMMAND_FLAG_SHARED else 0)
+    conn_register_listener(w, c, command.flags & COMMAND_FLAG_SHARED)
 
 
 cdef inline void socket_move(worker_t *w, const command_t *command) noexcept nogil:

@@ -291,7 +291,7 @@ cdef inline bint worker_init(worker_t *w, shared_t *shared, uint32_t index, int 
     if not ring_init(&w.access, w.access_memory, ACCESS_RING_BYTES):
         return False
     c = conn_new(w, event_fd, CONN_MAILBOX, 0)
-    return c != NULL and conn_register(w, c, 0)
+    return c != NULL and conn_register(w, c)
 
 
 cdef inline void worker_close_everything(worker_t *w) noexcept nogil:

@@ -10,7 +10,7 @@ look at its state, and see CONN_CLOSED.
 All functions: owner worker only.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from fastmesh._native.base.limits cimport PIPES_MAX
@@ -37,6 +37,7 @@ from fastmesh._native.sys.os cimport (
     ENOTCONN,
     EPOLL_CTL_ADD,
     EPOLLET,
+    EPOLLEXCLUSIVE,
     EPOLLIN,
     EPOLLOUT,
     EPOLLRDHUP,
@@ -69,15 +70,11 @@ cdef inline bint conn_table_grow(worker_t *w) noexcept nogil:
     leaf = <conn_t *> calloc(CONN_LEAF, sizeof(conn_t))
     if leaf == NULL:
         return False
-    if (old & (old + 15)) == 0 or True:
-        leaves = <conn_t **> malloc((old + 1) * sizeof(conn_t *))
-        if leaves == NULL:
-            free(leaf)
-            return False
-        for i in range(old):
-            leaves[i] = w.conn_leaves[i]
-        free(w.conn_leaves)
-        w.conn_leaves = leaves
+    leaves = <conn_t **> realloc(w.conn_leaves, (old + 1) * sizeof(conn_t *))
+    if leaves == NULL:
+        free(leaf)
+        return False
+    w.conn_leaves = leaves
     w.conn_leaves[old] = leaf
     w.conn_leaf_count = old + 1
     i = CONN_LEAF
@@ -119,9 +116,17 @@ cdef inline conn_t *conn_new(worker_t *w, int32_t fd, uint8_t kind, uint8_t stat
     return c
 
 
-cdef inline bint conn_register(worker_t *w, conn_t *c, uint32_t more_events) noexcept nogil:
+cdef inline bint conn_register(worker_t *w, conn_t *c) noexcept nogil:
     cdef epoll_event event
-    event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET | more_events
+    event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+    event.data.u64 = (<uint64_t> c.generation << 32) | c.index
+    return epoll_ctl(w.epoll_fd, EPOLL_CTL_ADD, c.fd, &event) == 0
+
+
+cdef inline bint conn_register_listener(worker_t *w, conn_t *c, bint shared) noexcept nogil:
+    """``shared``: several workers watch the same descriptor, and one of them is woken for each client."""
+    cdef epoll_event event
+    event.events = EPOLLIN | EPOLLET | (EPOLLEXCLUSIVE if shared else 0)
     event.data.u64 = (<uint64_t> c.generation << 32) | c.index
     return epoll_ctl(w.epoll_fd, EPOLL_CTL_ADD, c.fd, &event) == 0
 

@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from fastmesh._native.base.errors cimport FM_E_CONNECT_REFUSED, FM_E_CONNECT_TIMEOUT, FM_E_NO_MEMORY, FM_E_OVERLOADED
 from fastmesh._native.base.limits cimport DOWN_FIRST_MS, DOWN_MAX_MS
 from fastmesh._native.base.slot_t cimport slot_t
-from fastmesh._native.net.conn cimport conn_close, conn_new, conn_register, conn_timer
+from fastmesh._native.net.conn cimport conn_close, conn_new, conn_register, conn_reset, conn_timer
 from fastmesh._native.net.worker_t cimport CONN_CLOSED, F_FRESH, U_IDLE, conn_t, endpoint_t, worker_t
 from fastmesh._native.sys.atomics cimport (
     fm_add_relaxed_u32,
@@ -67,7 +67,7 @@ cdef inline conn_t *upstream_open(worker_t *w, endpoint_t *ep, uint8_t kind, uin
         close(fd)
         return NULL
     u = conn_new(w, fd, kind, state)
-    if u == NULL or not conn_register(w, u, 0):
+    if u == NULL or not conn_register(w, u):
         if u != NULL:
             conn_close(w, u)
         else:
@@ -103,6 +103,14 @@ cdef inline void upstream_close(worker_t *w, conn_t *u) noexcept nogil:
         pool_unlink(u)
     fm_bump_u32(&u.endpoint.connections, <uint32_t> -1)
     conn_close(w, u)
+
+
+cdef inline void upstream_reset(worker_t *w, conn_t *u) noexcept nogil:
+    """The same for a leased one, with RST: what it carried broke off."""
+    if u.state == CONN_CLOSED:
+        return
+    fm_bump_u32(&u.endpoint.connections, <uint32_t> -1)
+    conn_reset(w, u)
 
 
 cdef inline conn_t *pool_take(worker_t *w, endpoint_t *ep) noexcept nogil:

@@ -86,7 +86,7 @@ cdef inline void client_read_proxy_header(worker_t *w, conn_t *c) noexcept nogil
     cdef int32_t parsed
     while c.flags & F_READABLE:
         if not pend_reserve(&w.bufs, &c.input, PROXY_HEADER_BYTES):
-            client_refuse(w, c, FM_E_NO_MEMORY)
+            client_refuse(w, c, FM_E_NO_MEMORY, False)
             return
         n = conn_recv(c, c.input.data + c.input.end, c.input.capacity - c.input.end)
         if n == IO_AGAIN:
@@ -98,7 +98,7 @@ cdef inline void client_read_proxy_header(worker_t *w, conn_t *c) noexcept nogil
         parsed = pp_parse(c.input.data + c.input.start, pend_len(&c.input), &told)
         if parsed < 0:
             if c.socket.block.protocol == PROTOCOL_HTTP:
-                client_refuse(w, c, FM_E_PROXY_HEADER)
+                client_refuse(w, c, FM_E_PROXY_HEADER, False)
             else:
                 fm_bump_u64(&w.errors[<uint32_t> FM_E_PROXY_HEADER], 1)
                 client_close(w, c)
@@ -143,12 +143,12 @@ cdef inline void client_new(worker_t *w, socket_t *s, int32_t fd, const sockaddr
     address_of_sockaddr(&c.peer_address, peer)
     conn_set_peer_text(c)
     client_set_trust(c, block)
-    if not conn_register(w, c, 0):
+    if not conn_register(w, c):
         client_close(w, c)
         return
     if fm_unlikely(too_many):
         if block.protocol == PROTOCOL_HTTP:
-            client_refuse(w, c, FM_E_TOO_MANY_CONNECTIONS)
+            client_refuse(w, c, FM_E_TOO_MANY_CONNECTIONS, False)
         else:
             fm_bump_u64(&w.errors[<uint32_t> FM_E_TOO_MANY_CONNECTIONS], 1)
             client_close(w, c)

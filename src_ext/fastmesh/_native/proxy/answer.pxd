@@ -228,7 +228,7 @@ cdef inline void exchange_redirect(worker_t *w, xchg_t *x, uint16_t status, slic
     exchange_answer(w, x, <uint32_t> length if length > 0 else 0)
 
 
-cdef inline void client_refuse(worker_t *w, conn_t *c, int32_t error) noexcept nogil:
+cdef inline void client_refuse(worker_t *w, conn_t *c, int32_t error, bint head_only) noexcept nogil:
     """An error before there is an exchange: a head that cannot be read, too late, or too much. Answers and closes."""
     cdef h1_own_t own
     cdef int32_t length
@@ -238,7 +238,7 @@ cdef inline void client_refuse(worker_t *w, conn_t *c, int32_t error) noexcept n
         fm_bump_u64(&pair.codes[fm_error_info[error].status], 1)
     fm_bump_u64(&w.errors[error], 1)
     own.close = 1
-    own.head_only = 0
+    own.head_only = head_only
     own.client_minor = 1
     own.keep_alive_10 = 0
     own.date = slice_of(&w.date[0], 29)

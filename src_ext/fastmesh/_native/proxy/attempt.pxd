@@ -133,10 +133,12 @@ cdef inline bint request_append(worker_t *w, xchg_t *x, const uint8_t *data, uin
 
 cdef inline void attempt_arm(worker_t *w, xchg_t *x, conn_t *u) noexcept nogil:
     """The endpoint's turn to do something: answer (response time-out), or take and give bytes (idle)."""
-    if x.head_done or not x.request_complete or (request_unsent(x) and not x.write_broken):
+    if x.head_done or (request_unsent(x) and not x.write_broken):
         conn_timer(w, u, x.idle_ms)
-    else:
+    elif x.request_complete:
         conn_timer(w, u, x.response_ms)
+    else:
+        conn_timer(w, u, 0)  # the client's turn, and its timer's
 
 
 cdef inline void attempt_send(worker_t *w, xchg_t *x) noexcept nogil:

@@ -152,7 +152,7 @@ cdef inline void client_timeout(worker_t *w, conn_t *c) noexcept nogil:
         elif not x.request_complete:
             exchange_fail(w, x, FM_E_BODY_TIMEOUT)
     elif c.state == C_HEAD and c.flags & F_HEAD_BEGUN:
-        client_refuse(w, c, FM_E_HEADER_TIMEOUT)
+        client_refuse(w, c, FM_E_HEADER_TIMEOUT, False)
     elif conn_has_unsent(c):
         client_reset(w, c)
     else:

@@ -41,6 +41,7 @@ from fastmesh._native.net.pool cimport (
     endpoint_connected,
     flight_begin,
     upstream_close,
+    upstream_reset,
     upstream_open,
 )
 from fastmesh._native.net.snap_t cimport KEY_SOURCE_IP, service_t, target_t
@@ -89,7 +90,10 @@ cdef inline void relay_end(worker_t *w, xchg_t *x, int32_t error) noexcept nogil
     if u != NULL:
         exchange_upstream_done(x)
         exchange_detach_up(w, x)
-        upstream_close(w, u)
+        if error:
+            upstream_reset(w, u)
+        else:
+            upstream_close(w, u)
     x.error = <uint8_t> error
     if x.status == 0:
         x.status = fm_error_info[error].status if error else 200

@@ -4,7 +4,7 @@ Bytes are parsed where they lie: in the worker's scratch, or, when a part of the
 belongs to a later request goes to ``input`` and waits until the running exchange has ended.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcmp, memcpy
 
 from fastmesh._native.base.errors cimport (
     FM_E_BAD_REQUEST,
@@ -399,6 +399,8 @@ cdef inline void request_act(worker_t *w, conn_t *c, xchg_t *x, h1_req_t *req, c
     elif x.action.kind == ACTION_FORWARD:
         exchange_client_timer(w, x)
         attempt_start(w, x)
+        if c.state == C_EXCHANGE and c.exchange == x and not x.request_complete and c.flags & F_READABLE:
+            conn_ready(w, c)  # the edge that told of the rest of the body has been spent on the head
     elif x.action.kind == ACTION_REDIRECT:
         request_redirect(w, x, req)
     else:
@@ -426,7 +428,7 @@ cdef inline bint request_begin(worker_t *w, conn_t *c, uint8_t *data, uint32_t s
     """A head was parsed from ``data``; ``size - head_len`` more bytes follow it. False: the client was refused."""
     cdef xchg_t *x = exchange_new(w, c, c.socket.block)
     if x == NULL:
-        client_refuse(w, c, FM_E_NO_MEMORY)
+        client_refuse(w, c, FM_E_NO_MEMORY, False)
         return False
     c.state = C_EXCHANGE
     c.scan = 0
@@ -451,17 +453,25 @@ cdef inline void request_begin_buffered(worker_t *w, conn_t *c, uint32_t head_le
     buf_del(&w.bufs, data, capacity)
 
 
+cdef inline bint asks_for_head(const uint8_t *data, uint32_t size) noexcept nogil:
+    """Whether a head that cannot be read is one of HEAD: its answer has no body, whatever is wrong with it."""
+    while size and (data[0] == c'\r' or data[0] == c'\n'):
+        data += 1
+        size -= 1
+    return size >= 5 and memcmp(data, b"HEAD ", 5) == 0
+
+
 cdef inline int32_t client_fill(worker_t *w, conn_t *c) noexcept nogil:
     """Reads more of a head that has begun, behind what ``input`` holds. 1: more is there; 0: wait; -1: it is over."""
     cdef int64_t n
     if not pend_reserve(&w.bufs, &c.input, 2048):
-        client_refuse(w, c, FM_E_NO_MEMORY)
+        client_refuse(w, c, FM_E_NO_MEMORY, False)
         return -1
     n = conn_recv(c, c.input.data + c.input.end, c.input.capacity - c.input.end)
     if n == IO_AGAIN:
         return 0
     if n == 0:
-        client_refuse(w, c, FM_E_BAD_REQUEST)  # FIN in the middle of a head: say so, the client may still read
+        client_refuse(w, c, FM_E_BAD_REQUEST, False)  # FIN in the middle of a head: say so, the client may still read
         return -1
     if n < 0:
         client_close(w, c)
@@ -490,7 +500,7 @@ cdef inline void client_read_head(worker_t *w, conn_t *c) noexcept nogil:
                 request_begin_buffered(w, c, <uint32_t> parsed)
                 return
             if parsed < 0:
-                client_refuse(w, c, -parsed)
+                client_refuse(w, c, -parsed, asks_for_head(c.input.data + c.input.start, pend_len(&c.input)))
                 return
             client_head_incomplete(w, c)
             if not c.flags & F_READABLE:
@@ -512,8 +522,8 @@ cdef inline void client_read_head(worker_t *w, conn_t *c) noexcept nogil:
             request_begin(w, c, data, <uint32_t> n, <uint32_t> parsed)
             return
         if parsed < 0:
-            client_refuse(w, c, -parsed)
+            client_refuse(w, c, -parsed, asks_for_head(data, <uint32_t> n))
             return
         if not pend_append(&w.bufs, &c.input, data, <uint32_t> n):
-            client_refuse(w, c, FM_E_NO_MEMORY)
+            client_refuse(w, c, FM_E_NO_MEMORY, False)
             return

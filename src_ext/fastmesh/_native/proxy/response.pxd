@@ -135,7 +135,8 @@ cdef inline int32_t response_feed_chunked(worker_t *w, xchg_t *x, uint8_t *data,
     cdef int64_t taken = chunk_decode(&x.response_chunk, data, size, data, &length)
     cdef bint done
     if taken < 0:
-        exchange_truncate(w, x, FM_E_UPSTREAM_MALFORMED)
+        x.head_done = head_len == 0  # a head that was not sent yet makes room for an honest 502
+        exchange_fail(w, x, FM_E_UPSTREAM_MALFORMED)
         return FEED_OVER
     done = x.response_chunk.done
     if length:
