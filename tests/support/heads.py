@@ -35,7 +35,8 @@ def accepted(raw: bytes, **settings: object) -> dict:
     assert result == len(raw), (result, raw)
     assert proto.parse_request(raw + b"\0\r\n", **settings) == (result, parsed)
     assert proto.parse_request(raw[:-1], **settings)[0] == 0
-    assert proto.parse_request_in_steps(raw, steps(len(raw)), **settings) == (result, parsed, len(raw))
+    in_steps = proto.parse_request_in_steps(raw, steps(len(raw)), **settings)
+    assert in_steps == (result, parsed, len(raw))
     return parsed
 
 
