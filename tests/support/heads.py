@@ -24,7 +24,7 @@ def request(
 
 
 def steps(size: int) -> list[int]:
-    """Ends of growing input, byte by byte; of long input (each step is a copy) byte by byte at both ends only."""
+    """Ends of growing input, byte by byte; of long input (each step is a copy) so at both ends only."""
     if size <= 2000:
         return list(range(1, size + 1))
     return [*range(1, 500), *range(500, size - 500, size // 100), *range(size - 500, size + 1)]
