@@ -17,6 +17,8 @@ def test_045_limits_of_the_header_section() -> None:
     accepted(fits, limits=limits)
     refused(request(b"A: " + b"x" * (201 - len(request(b"A: ")))), 431, limits=limits)
     assert STATUS_BY_ERROR[proto.parse_request(request()[:-2] + b"N" * 400, limits)[0]] == 431
+    # Known as soon as the limit is reached without an end.
+    assert STATUS_BY_ERROR[proto.parse_request(fits[:-4] + b"xxxx", limits)[0]] == 431
     # An error inside the limit comes first, one behind it is never seen.
     refused(request(b"A : b", b"A: " + b"x" * 300), limits=limits)
     refused(request(b"A: " + b"x" * 300, b"A : b"), 431, limits=limits)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fastmesh._native.proto import _t_proto as proto
-from support.heads import STATUS_BY_ERROR, accepted, refused, request
+from support.heads import STATUS_BY_ERROR, accepted, refused, request, steps
+
+(VERSION_UNSUPPORTED,) = (error for error, status in STATUS_BY_ERROR.items() if status == 505)
 
 
 @pytest.mark.parametrize("prefix", [b"", b"\r\n", b"\r\n\r\n"])
@@ -113,6 +115,8 @@ def test_012_013_limits_of_the_request_line() -> None:
     # Decided before the line ends.
     assert STATUS_BY_ERROR[proto.parse_request(b"M" * 33)[0]] == 501
     assert STATUS_BY_ERROR[proto.parse_request(b"GET " + b"/" * 8193)[0]] == 414
+    line = b"GET / HTTP/2.0\r\n"
+    assert proto.parse_request_in_steps(line + b"Host", steps(20)) == (VERSION_UNSUPPORTED, None, 16)
     endless = b"GET " + b"/" * 9000
     result, _, known = proto.parse_request_in_steps(endless, list(range(1, len(endless) + 1)))
     assert STATUS_BY_ERROR[result] == 414
