@@ -1,6 +1,6 @@
 """What must hold for any bytes given to a protocol core: one function a parser, shared by the property tests
-and by ``run.py``. Each takes bytes and raises AssertionError when an invariant is broken; reads out of bounds
-crash, because the test module puts every input before a page that may not be touched.
+and by ``tools/fuzz``. Each takes bytes and raises AssertionError when an invariant is broken; reads out of
+bounds crash, because the test module puts every input before a page that may not be touched.
 """
 
 from __future__ import annotations
@@ -65,6 +65,17 @@ PROXY_SEEDS = [
     b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8" + b"/src".ljust(108, b"\0") + b"/dst".ljust(108, b"\0"),
     b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
 ]
+
+TOKENS = (
+    b"\r\n", b"\r", b"\n", b"\0", b" ", b"\t", b":", b",", b";", b"\r\n ", b"\r\n\r\n", b"\x7f", b"\x80",
+    b"\xff",
+    b"Host: b\r\n", b"Content-Length: 5\r\n", b"Content-Length: 05\r\n", b"Transfer-Encoding: chunked\r\n",
+    b"Connection: close, X-A\r\n", b"X-A: b\r\n", b"Upgrade: websocket\r\n", b"Expect: 100-continue\r\n",
+    b"X-Forwarded-For: 9.9.9.9\r\n", b"HTTP/1.1", b"HTTP/1.0", b"http://", b"chunked", b"0\r\n",
+    b"ffffffffffffffff",
+    b'"', b"\\", b"?", b"#", b"%41", b"[::1]", b"18446744073709551616", b"A: b\r\n" * 13, b"x" * 130,
+    b"x" * 700,
+)  # fmt: skip
 
 
 def cuts(data: bytes) -> list[int]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
-from fuzz.proto_targets import TARGETS, fuzz_chunked, fuzz_request
-from fuzz.run import mutate
+from fuzz.proto_targets import TARGETS, TOKENS, fuzz_chunked, fuzz_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,30 @@ VALUE = st.binary(max_size=40).map(lambda raw: bytes(c for c in raw if c >= 0x20
 TARGET = st.binary(max_size=40).map(
     lambda raw: b"/" + bytes(c for c in raw if 0x21 <= c <= 0x7E and c != ord("#"))
 )
+
+
+def mutate(rng: random.Random, corpus: list[bytes]) -> bytes:
+    data = bytearray(rng.choice(corpus))
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 5, 8))):
+        at = rng.randrange(len(data) + 1)
+        what = rng.randrange(7)
+        if what == 0 and data:
+            data[at % len(data)] = rng.randrange(256)
+        elif what == 1:
+            data[at:at] = bytes([rng.randrange(256)])
+        elif what == 2:
+            del data[at : at + rng.choice((1, 1, 2, 4, 16))]
+        elif what == 3:
+            data[at:at] = rng.choice(TOKENS)
+        elif what == 4:
+            other = rng.choice(corpus)
+            data[at:] = other[rng.randrange(len(other) + 1) :]
+        elif what == 5:
+            piece = data[at : at + rng.choice((1, 2, 8, 32))]
+            data[at:at] = piece * rng.choice((1, 2, 20))
+        elif data:
+            data[at % len(data)] ^= 1 << rng.randrange(8)
+    return bytes(data[:4096])
 
 
 @pytest.mark.parametrize("name", TARGETS)

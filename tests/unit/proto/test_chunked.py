@@ -212,14 +212,14 @@ def test_077_trailers_that_do_not_fit_the_buffer_are_dropped_whole() -> None:
     assert decoded(b"0\r\nA: 1\r\nB: 22222222\r\nC: 3\r\n\r\n", 12)[1] == b"A: 1\r\nC: 3\r\n"
 
 
+@pytest.mark.no_sanitizer
 def test_080_one_byte_chunks_cost_little() -> None:
     raw = b"1\r\nx\r\n" * 100_000 + END
-    start = time.perf_counter()
+    start = time.thread_time()
     consumed, body = proto.Chunks().feed(raw)
     assert (consumed, body) == (len(raw), b"x" * 100_000)
-    assert (
-        time.perf_counter() - start < 0.1
-    )  # some 5 ms; a decoder that moves the rest at each chunk takes seconds
+    # Some 5 ms; a decoder that moves the rest at each chunk takes many seconds.
+    assert time.thread_time() - start < 1
 
 
 @pytest.mark.parametrize("n", [0, 1, 9, 10, 15, 16, 255, 4096, 0xABCDEF, 2**32, 2**60 - 1, 2**60, 2**64 - 1])
