@@ -12,9 +12,9 @@ import h11
 import httptools
 import pytest
 from adversity.mutations import Mutation, chunk_mutations, coding_bytes, coding_mutations, length_mutations
-from support.differential import read_alike
 
 from fastmesh._native.proto import _t_proto as proto
+from support.differential import read_alike
 
 FORWARDING = {
     "emit_for": True,
