@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from fastmesh._native.lb._t_lb import Block, Slots, State, xxh64
 
 VECTORS = Path(__file__).parent / "balancing"

@@ -93,8 +93,14 @@ class ReferenceBlock:
     """One service. Endpoints are positions in ``members``, which holds slot indices."""
 
     def __init__(
-        self, policy: int, world: World, members: list[int], weights: list[int],
-        ring_size: int = 1024, table_size: int = 65537, bounded_load: int = 0,
+        self,
+        policy: int,
+        world: World,
+        members: list[int],
+        weights: list[int],
+        ring_size: int = 1024,
+        table_size: int = 65537,
+        bounded_load: int = 0,
     ) -> None:
         self.policy, self.world, self.members = policy, world, members
         self.weights = [min(weight, 2**20) for weight in weights]
@@ -117,7 +123,8 @@ class ReferenceBlock:
         return (self.total << self.tick_bits()) // (weight * len(endpoints))
 
     def tick_bits(self) -> int:
-        return min(28, 62 - (len(self.groups) - 1).bit_length() - self.total.bit_length())
+        group_bits = ((len(self.groups) - 1).bit_length() + 1) // 2 * 2
+        return min(28, 62 - group_bits - self.total.bit_length())
 
     def by_name(self) -> list[int]:
         used = [i for i in range(self.n) if self.weights[i]]
@@ -144,7 +151,7 @@ class ReferenceBlock:
     def make_ring(self, ring_size: int) -> list[tuple[int, int]]:
         order = self.by_name()
         shares = {i: self.weights[i] / self.total for i in order}
-        size = min(max(ring_size, 32 * len(order)), 2**20)
+        size = min(max(ring_size, 16 * len(order)), 2**20)
         smallest = min(shares.values())
         lightest = 2 ** math.ceil(math.log2(math.ceil(smallest * size)))
         scale = min(lightest / smallest, 2**20)
@@ -242,8 +249,11 @@ class ReferenceState:
     def pick(self, block: ReferenceBlock, ask: Ask) -> int:
         """The slot index, or -1."""
         pick = {
-            ROUND_ROBIN: self.round_robin, RANDOM: self.random, LEAST_REQUEST: self.least_request,
-            RING_HASH: self.ring_hash, MAGLEV: self.maglev,
+            ROUND_ROBIN: self.round_robin,
+            RANDOM: self.random,
+            LEAST_REQUEST: self.least_request,
+            RING_HASH: self.ring_hash,
+            MAGLEV: self.maglev,
         }[block.policy]
         i = pick(block, ask)
         return block.members[i] if i >= 0 else -1
@@ -382,7 +392,9 @@ class ReferenceState:
                 if block.condition(i, ask.now_ms) != OUT
             }
             return min(ranks, key=lambda i: ranks[i], default=-1)
-        relisted = self.survivors is None or block.n <= SCAN or (ask.now_ms - self.listed_ms) % 2**32 >= SURVIVORS_MS
+        relisted = (
+            self.survivors is None or block.n <= SCAN or (ask.now_ms - self.listed_ms) % 2**32 >= SURVIVORS_MS
+        )
         if relisted:
             self.relist(block, ask.now_ms)
         chosen, tried, stale = self.survivor(block, ask, draw)

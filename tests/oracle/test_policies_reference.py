@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from fastmesh._native.lb._t_lb import Block, Slots, State, mix, random_below, random_words, xxh64
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -31,7 +32,9 @@ def test_hash_and_generator_agree():
 class Pair:
     """The native side and the reference, told the same things."""
 
-    def __init__(self, policy: int, slots: int, seed: int, workers: int, worker_index: int, bounded_load: int):
+    def __init__(
+        self, policy: int, slots: int, seed: int, workers: int, worker_index: int, bounded_load: int
+    ):
         self.policy, self.bounded_load = policy, bounded_load
         names = [f"10.0.{k // 250}.{k % 250}:80" for k in range(slots)]
         self.world = reference.World(names)

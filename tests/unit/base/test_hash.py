@@ -1,6 +1,7 @@
 """XXH64 against published values, and the generator."""
 
 import pytest
+
 from fastmesh._native.lb._t_lb import mix, random_below, random_words, xxh64
 
 

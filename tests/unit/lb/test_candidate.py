@@ -3,7 +3,8 @@
 from collections import Counter
 
 import pytest
-from balancing import DRAINING, POLICIES, ROUND_ROBIN, UNHEALTHY, Service, down_until, slow_start
+
+from support.balancing import DRAINING, POLICIES, ROUND_ROBIN, UNHEALTHY, Service, down_until, slow_start
 
 EACH = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 NOW = 10_000

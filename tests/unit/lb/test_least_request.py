@@ -1,7 +1,10 @@
+"""Least request: the turn's endpoint, unless another one is less loaded for its weight."""
+
 from collections import Counter
 
 import pytest
-from balancing import LEAST_REQUEST, Service
+
+from support.balancing import LEAST_REQUEST, Service
 
 
 def test_an_idle_service_is_visited_in_order():

@@ -1,6 +1,8 @@
+"""Random: shares follow weights, whatever is left out."""
+
 from collections import Counter
 
-from balancing import RANDOM, UNHEALTHY, Service, slow_start
+from support.balancing import RANDOM, UNHEALTHY, Service, slow_start
 
 
 def test_equal_weights_have_equal_shares():

@@ -1,7 +1,11 @@
+"""Round robin: exact shares, evenly spread, and a place that survives changes."""
+
 from collections import Counter
+from itertools import pairwise
 
 import pytest
-from balancing import ROUND_ROBIN, UNHEALTHY, Service, slow_start
+
+from support.balancing import ROUND_ROBIN, UNHEALTHY, Service, slow_start
 
 
 def test_equal_weights_go_round_in_order():
@@ -17,7 +21,7 @@ def test_three_to_one_is_interleaved():
 def test_a_hundred_to_one_gives_one_turn_in_each_101():
     picks = Service(ROUND_ROBIN, [100, 1]).picks(1010)
     turns = [k for k, slot in enumerate(picks) if slot == 1]
-    assert [later - earlier for earlier, later in zip(turns, turns[1:], strict=False)] == [101] * 9
+    assert [later - earlier for earlier, later in pairwise(turns)] == [101] * 9
 
 
 def test_light_endpoints_are_spread_between_the_heavy_ones_turns():

@@ -1,4 +1,7 @@
+"""What the builder of route tables takes and refuses."""
+
 import pytest
+
 from fastmesh._native.route._t_route import Table
 
 
@@ -28,7 +31,9 @@ def test_an_action_is_a_word(action):
 
 
 def test_actions_and_lengths_are_kept():
-    table = Table([(0, b"/user/", (), (), (), 7), (1, b"/user/", (), (), (), 2**32 - 1), (0, b"/", (), (), (), 0)])
+    table = Table(
+        [(0, b"/user/", (), (), (), 7), (1, b"/user/", (), (), (), 2**32 - 1), (0, b"/", (), (), (), 0)]
+    )
     assert [table.action(k) for k in range(3)] == [7, 2**32 - 1, 0]
     assert [table.path_len(k) for k in range(3)] == [5, 6, 0]
 

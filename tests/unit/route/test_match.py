@@ -1,6 +1,9 @@
+"""Which route a request gets."""
+
 import time
 
 import pytest
+
 from fastmesh._native.route._t_route import Table
 
 PREFIX, EXACT = 0, 1
@@ -132,7 +135,13 @@ def test_hosts(pattern, host, fits):
 
 def test_any_of_the_hosts_is_enough_and_order_decides_between_exact_and_wildcard():
     routes = [route(hosts=(b"a.x", b"b.x")), route(hosts=(b"*.x",)), route(hosts=(b"c.x",)), route()]
-    assert [matched(routes, host=host) for host in (b"a.x", b"b.x", b"c.x", b"d.c.x", b"y")] == [0, 0, 1, 1, 3]
+    assert [matched(routes, host=host) for host in (b"a.x", b"b.x", b"c.x", b"d.c.x", b"y")] == [
+        0,
+        0,
+        1,
+        1,
+        3,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +192,8 @@ def test_a_thousand_routes_are_all_found():
 def test_the_cost_does_not_follow_the_number_of_routes(by):
     def cost(count):
         routes = [
-            route(b"/svc%d" % k) if by == "path" else route(hosts=(b"h%d.example.com" % k,)) for k in range(count)
+            route(b"/svc%d" % k) if by == "path" else route(hosts=(b"h%d.example.com" % k,))
+            for k in range(count)
         ]
         table = Table(routes)
         best = float("inf")

@@ -1,6 +1,9 @@
+"""Rewriting of prefixes, and weighted splits."""
+
 from collections import Counter
 
 import pytest
+
 from fastmesh._native.lb._t_lb import random_words
 from fastmesh._native.route._t_route import rewrite_prefix, split_pick
 

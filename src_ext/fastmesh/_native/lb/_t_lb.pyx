@@ -5,8 +5,11 @@ from libc.string cimport memcpy
 
 from fastmesh._native.base.hash cimport hash_mix, hash_xxh64, rng_below, rng_next
 from fastmesh._native.base.slot_t cimport SLOT_NAME_BYTES, slot_t
-from fastmesh._native.lb.lb cimport lb_adopt, lb_del, lb_new, lb_pick, lb_state_free, lb_state_init, lb_wants_total
+from fastmesh._native.lb.lb cimport (
+    lb_adopt, lb_del, lb_new, lb_pick, lb_state_free, lb_state_init, lb_wants_total,
+)
 from fastmesh._native.lb.lb_t cimport lb_ctx_t, lb_options_t, lb_state_t, lb_t
+from fastmesh._native.lb.round_robin cimport lb_shift_turns, lb_turn_nodes
 
 
 def xxh64(bytes data, uint64_t seed=0):
@@ -84,7 +87,10 @@ cdef class Block:
     def ring(self):
         """(hash, slot index) of each point."""
         cdef uint32_t k
-        return [(self.lb.ring[k].hash, self.members[self.lb.ring[k].owner]) for k in range(self.lb.ring_points)]
+        return [
+            (self.lb.ring[k].hash, self.members[self.lb.ring[k].owner])
+            for k in range(self.lb.ring_points)
+        ]
 
     def table(self):
         """Slot index of each entry."""
@@ -116,9 +122,8 @@ cdef class State:
 
     def age(self, uint64_t by):
         """Moves the virtual time of round robin on, as very many picks would; ``by`` in units of a key."""
-        cdef uint32_t k
-        for k in range(1, 2 * self.block.lb.ngroups):
-            self.state.turns[k] += by >> self.block.lb.group_bits << self.block.lb.group_bits
+        by = by >> self.block.lb.group_bits << self.block.lb.group_bits
+        lb_shift_turns(&self.state, lb_turn_nodes(self.block.lb), by)
 
     def pick(self, Block block, uint32_t now_ms=0, key=None, object tried=(), uint32_t total_in_flight=0):
         """The slot index, or -1."""

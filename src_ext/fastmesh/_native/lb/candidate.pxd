@@ -1,11 +1,11 @@
 """What all policies share: judging one endpoint, and what to do when few can be used.
 
-A policy looks at a bounded number of endpoints of its own choice (``LB_DRAWS``, ``LB_TURNS``, ``LB_STEPS``). When
-none of them will do, most of the service is gone, and ``lb_last_resort`` chooses from the *survivors*: the list
-of usable endpoints, or of passively down ones if there are none. The list costs one pass over all endpoints. A
-service of up to ``LB_SCAN`` endpoints is listed anew each time; a larger one at most once in
-``LB_SURVIVORS_MS``, or when an endpoint of the list turns out to be unusable. So a pick costs a bounded time on
-average, and an endpoint that recovers while nearly all are down is found after that time at the latest.
+A policy looks at a bounded number of endpoints of its own choice (``LB_DRAWS``, ``LB_TURNS``, ``LB_STEPS``).
+When none of them will do, most of the service is gone, and ``lb_last_resort`` chooses from the *survivors*:
+the list of usable endpoints, or of passively down ones if there are none. The list costs one pass over all
+endpoints. A service of up to ``LB_SCAN`` endpoints is listed anew each time; a larger one at most once in
+``LB_SURVIVORS_MS``, or when an endpoint of the list turns out to be unusable. So a pick costs a bounded time
+on average, and an endpoint that recovers while nearly all are down is found after that time at the latest.
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
@@ -140,8 +140,8 @@ cdef inline int32_t _best_of_all(const lb_t *lb, const lb_ctx_t *ctx, uint32_t s
 
 cdef inline int32_t _from_survivors(const lb_t *lb, lb_state_t *state, const lb_ctx_t *ctx, uint64_t draw,
                                     int32_t *tried, bint *stale) noexcept nogil:
-    """An untried endpoint of the list or -1; ``tried`` gets the first tried one that is met, ``stale`` whether
-    one of the list is no longer what it was listed for."""
+    """An untried endpoint of the list or -1; ``tried`` gets the first tried one that is met, ``stale``
+    whether one of the list is no longer what it was listed for."""
     cdef uint32_t _k, i, position
     tried[0] = -1
     stale[0] = False

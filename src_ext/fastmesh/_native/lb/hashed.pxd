@@ -1,10 +1,11 @@
 """What the two hashing policies share: the key, names in order, bounded load, and the walk over owners.
 
 A table (ring or Maglev) says which endpoint owns a key. If that one cannot be used, the walk goes on to the
-owners of the following entries, so the keys of an endpoint that is away are spread over the others and come back
-to it afterwards, and a retry goes to the next one. Bounded load: an endpoint is passed over while it has its
-share of the service's requests in flight times ``bounded_load``; if all on the walk are full, the least loaded
-of them is taken. Slow start is decided by the key, so that the keys move over to the endpoint one by one.
+owners of the following entries, so the keys of an endpoint that is away are spread over the others and come
+back to it afterwards, and a retry goes to the next one. Bounded load: an endpoint is passed over while it has
+its share of the service's requests in flight times ``bounded_load``; if all on the walk are full, the least
+loaded of them is taken. Slow start is decided by the key, so that the keys move over to the endpoint one by
+one.
 """
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport malloc, qsort
@@ -35,7 +36,8 @@ cdef inline int _compare_names(const void *a, const void *b) noexcept nogil:
 
 
 cdef inline lb_named_t *lb_by_name(const lb_t *lb, uint32_t *count) noexcept nogil:
-    """The endpoints with weight by name, so that tables do not depend on their order; malloc'ed, NULL: no memory."""
+    """The endpoints with weight, by name, so that tables do not depend on their order. malloc'ed; NULL when
+    memory is short."""
     cdef lb_named_t *named = <lb_named_t *>malloc((<size_t>lb.n + 1) * sizeof(lb_named_t))
     cdef uint32_t i, used = 0
     if named == NULL:
@@ -58,7 +60,7 @@ cdef inline uint64_t lb_key_of(lb_state_t *state, const lb_ctx_t *ctx) noexcept 
 cdef inline int32_t lb_walk(const lb_t *lb, lb_state_t *state, const lb_ctx_t *ctx, uint64_t key,
                             const uint32_t *owners, uint32_t stride, uint32_t size,
                             uint32_t position) noexcept nogil:
-    """The first owner from ``position`` on that will do. There are ``size`` owners, ``stride`` words apart."""
+    """The first owner from ``position`` on that will do, of ``size`` owners, ``stride`` words apart."""
     cdef uint32_t _k, i, last = lb.n
     cdef int32_t least = -1
     cdef uint64_t draw

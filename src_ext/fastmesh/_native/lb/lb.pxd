@@ -1,14 +1,15 @@
 """Load balancing: build a block, carry a worker's state, pick an endpoint.
 
-Threads: ``lb_new`` and ``lb_del`` on the control thread (the GIL does not matter); all else on the worker that
-owns the state. Errors: ``lb_new`` returns NULL when memory is short or the policy is unknown; ``lb_adopt`` and
-``lb_state_init`` return 0 or ``-FM_E_NO_MEMORY``; ``lb_pick`` returns an endpoint index, or -1 when there is
-none that may be used. No function here allocates but ``lb_new`` and ``lb_adopt``.
+Threads: ``lb_new`` and ``lb_del`` on the control thread (the GIL does not matter); all else on the worker
+that owns the state. Errors: ``lb_new`` returns NULL when memory is short or the policy is unknown;
+``lb_adopt`` and ``lb_state_init`` return 0 or ``-FM_E_NO_MEMORY``; ``lb_pick`` returns an endpoint index, or
+-1 when there is none that may be used. No function here allocates but ``lb_new`` and ``lb_adopt``.
 
-The rule of a pick. An endpoint is *usable* when its health word says neither unhealthy nor draining, and is not
-down at ``now_ms``. Preferred are usable endpoints that were not tried; then passively down ones that were not
-tried (so passive down-marking never removes the last endpoint); then usable ones that were tried; then the down
-ones that were tried. -1 means that all are unhealthy, draining or of weight 0, or that there are none.
+The rule of a pick. An endpoint is *usable* when its health word says neither unhealthy nor draining, and is
+not down at ``now_ms``. Preferred are usable endpoints that were not tried; then passively down ones that were
+not tried (so passive down-marking never removes the last endpoint); then usable ones that were tried; then
+the down ones that were tried. -1 means that all are unhealthy, draining or of weight 0, or that there are
+none.
 
 A block that the state did not adopt (an exchange that outlived a change retries on its old block) is picked
 from by weighted random, or by its table: correct, only without the memory of turns.
@@ -22,7 +23,8 @@ cdef lb_t *lb_new(int policy, uint32_t n, slot_t **slots, const uint32_t *weight
                   const lb_options_t *options) noexcept nogil
 cdef void lb_del(lb_t *lb) noexcept nogil
 
-cdef int lb_state_init(lb_state_t *state, uint64_t seed, uint32_t worker_index, uint32_t workers) noexcept nogil
+cdef int lb_state_init(lb_state_t *state, uint64_t seed, uint32_t worker_index,
+                       uint32_t workers) noexcept nogil
 cdef void lb_state_free(lb_state_t *state) noexcept nogil
 cdef int lb_adopt(lb_state_t *state, const lb_t *old_or_null, const lb_t *new) noexcept nogil
 

@@ -14,7 +14,9 @@ from fastmesh._native.lb.least_request cimport lb_pick_least_request
 from fastmesh._native.lb.maglev cimport lb_build_maglev, lb_pick_maglev
 from fastmesh._native.lb.random cimport lb_build_alias, lb_pick_random
 from fastmesh._native.lb.ring_hash cimport lb_build_ring, lb_pick_ring_hash
-from fastmesh._native.lb.round_robin cimport lb_adopt_turns, lb_build_groups, lb_compare_u64, lb_pick_round_robin
+from fastmesh._native.lb.round_robin cimport (
+    lb_adopt_turns, lb_build_groups, lb_compare_u64, lb_pick_round_robin, lb_turn_nodes,
+)
 from fastmesh._native.sys.atomics cimport fm_add_relaxed_u64
 
 ctypedef int32_t (*pick_t)(const lb_t *, lb_state_t *, const lb_ctx_t *) noexcept nogil
@@ -120,7 +122,8 @@ cdef void lb_del(lb_t *lb) noexcept nogil:
     free(lb)
 
 
-cdef int lb_state_init(lb_state_t *state, uint64_t seed, uint32_t worker_index, uint32_t workers) noexcept nogil:
+cdef int lb_state_init(lb_state_t *state, uint64_t seed, uint32_t worker_index,
+                       uint32_t workers) noexcept nogil:
     memset(state, 0, sizeof(lb_state_t))
     state.worker_index = worker_index
     state.workers = workers if workers != 0 else 1
@@ -143,8 +146,9 @@ cdef void lb_state_free(lb_state_t *state) noexcept nogil:
 
 
 cdef int lb_adopt(lb_state_t *state, const lb_t *old_or_null, const lb_t *new) noexcept nogil:
-    """Makes ``new`` the block of this state. ``old_or_null`` is the one that it had, as long as it is alive. When
-    memory is short, nothing is changed: picks from ``new`` go by weighted random until the next attempt."""
+    """Makes ``new`` the block of this state. ``old_or_null`` is the one that it had, as long as it is alive.
+    When memory is short, nothing is changed: picks from ``new`` go by weighted random until the next attempt.
+    """
     cdef lb_state_t next = state[0]
     if state.serial == new.serial:
         return 0
@@ -155,7 +159,7 @@ cdef int lb_adopt(lb_state_t *state, const lb_t *old_or_null, const lb_t *new) n
     next.survivors_built = False
     next.survivor_count = 0
     next.cursors = <uint32_t *>malloc((<size_t>new.ngroups + 1) * sizeof(uint32_t))
-    next.turns = <uint64_t *>malloc((2 * <size_t>new.ngroups + 1) * sizeof(uint64_t))
+    next.turns = <uint64_t *>malloc((<size_t>lb_turn_nodes(new) + 1) * sizeof(uint64_t))
     next.survivors = <uint32_t *>malloc((<size_t>new.n + 1) * sizeof(uint32_t))
     next.survivor_sums = <uint64_t *>malloc((<size_t>new.n + 1) * sizeof(uint64_t))
     if next.cursors == NULL or next.turns == NULL or next.survivors == NULL or next.survivor_sums == NULL:

@@ -1,11 +1,11 @@
-"""Types of load balancing: an immutable block per service, a state per worker and service, the context of a pick.
+"""Types of load balancing: a block per service, a state per worker and service, the context of a pick.
 
 ``lb_t`` is built by the control thread, read by all workers and freed by the control thread once every worker
 has let go of it. It owns its arrays and borrows the slots, which live as long as the engine.
 ``lb_state_t`` belongs to one worker; it outlives any one ``lb_t`` (``lb_adopt`` carries it to the next).
 
-Endpoint *indices* are positions in ``lb_t.slots``; *slot indices* (``slot_t.index``) are the engine's numbers,
-stable over changes. An endpoint of weight 0 is given nothing.
+Endpoint *indices* are positions in ``lb_t.slots``; *slot indices* (``slot_t.index``) are the engine's
+numbers, stable over changes. An endpoint of weight 0 is given nothing.
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
@@ -71,7 +71,7 @@ ctypedef struct lb_t:
     uint32_t *weights  # owns
     uint32_t *by_slot  # owns; endpoint indices in the order of their slot indices
     lb_alias_t *alias  # owns; NULL when equal_weights
-    uint32_t group_bits  # of a key in lb_state_t.turns: so many tell the group
+    uint32_t group_bits  # of a key in lb_state_t.turns: so many tell the group; even
     uint32_t tick_bits  # one pick is 1 << tick_bits of virtual time
     lb_group_t *groups  # owns; ngroups, heaviest first (round_robin and least_request)
     uint32_t *members  # owns; endpoint indices, group by group
@@ -91,9 +91,10 @@ ctypedef struct lb_state_t:
     # round robin
     uint32_t ngroups
     uint32_t *cursors  # owns; next member of each group
-    # owns; a tree of keys `due << group_bits | group`: group g stands at ngroups + g, node k is the lower one of
-    # 2k and 2k + 1, node 1 is the group whose turn is next
-    uint64_t *turns
+    # A tree of keys `due << group_bits | group`, each node the least of its four children: all leaves, then
+    # all nodes above them, and so on without the root. LB_NO_TURN fills the places after the last group.
+    uint64_t *turns  # owns
+    uint64_t next_turn  # the root: the group whose turn is next
     # survivors: what is left when most endpoints are not usable, refreshed at most every LB_SURVIVORS_MS
     uint32_t survivor_count
     uint32_t survivors_built_ms

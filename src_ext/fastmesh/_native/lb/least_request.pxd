@@ -1,8 +1,8 @@
 """Policy ``least_request``: the better of two choices by requests in flight, weighted.
 
-The first choice is the endpoint whose turn it is (weighted round robin), the second any other one. An idle first
-choice is taken, so a service with little to do is visited in order and by weight, and a tie goes to the turn.
-Else the one with the smaller ``(in_flight + 1) / weight`` is taken: its load if it got this request.
+The first choice is the endpoint whose turn it is (weighted round robin), the second any other one. An idle
+first choice is taken, so a service with little to do is visited in order and by weight, and a tie goes to the
+turn. Else the one with the smaller ``(in_flight + 1) / weight`` is taken: its load if it got this request.
 """
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
@@ -30,7 +30,8 @@ cdef inline int32_t _first_choice(const lb_t *lb, lb_state_t *state, const lb_ct
     return -1
 
 
-cdef inline int32_t lb_pick_least_request(const lb_t *lb, lb_state_t *state, const lb_ctx_t *ctx) noexcept nogil:
+cdef inline int32_t lb_pick_least_request(const lb_t *lb, lb_state_t *state,
+                                          const lb_ctx_t *ctx) noexcept nogil:
     cdef int32_t first = _first_choice(lb, state, ctx)
     cdef uint32_t _k, second, load, take_second
     if first < 0:

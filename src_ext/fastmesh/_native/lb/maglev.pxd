@@ -1,14 +1,16 @@
 """Policy ``maglev``: the look-up table of the Maglev paper (section 3.4), weighted as Envoy does it.
 
-Each endpoint visits the entries in an order of its own: ``offset + skip * k`` modulo the table's prime size, with
-``offset = XXH64(name, seed 0) % size`` and ``skip = XXH64(name, seed 1) % (size - 1) + 1``. In each round the
-heaviest endpoint takes its next free entry, a lighter one does so in as many rounds as its weight is a part of
-the heaviest, in the order of names, until the table is full. A key belongs to the entry ``key % size``.
+Each endpoint visits the entries in an order of its own: ``offset + skip * k`` modulo the table's prime size,
+with ``offset = XXH64(name, seed 0) % size`` and ``skip = XXH64(name, seed 1) % (size - 1) + 1``. In each
+round the heaviest endpoint takes its next free entry, a lighter one does so in as many rounds as its weight
+is a part of the heaviest, in the order of names, until the table is full. A key belongs to the entry
+``key % size``.
 """
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from fastmesh._native.base.hash cimport hash_xxh64
+from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.lb.hashed cimport lb_by_name, lb_key_of, lb_named_t, lb_walk
 from fastmesh._native.lb.lb_t cimport lb_ctx_t, lb_state_t, lb_t
 
@@ -66,6 +68,7 @@ cdef inline bint lb_build_maglev(lb_t *lb, uint32_t table_size) noexcept nogil:
                                        <uint32_t>LB_TABLE_MAX)
     cdef lb_named_t *named = lb_by_name(lb, &count)
     cdef lb_visitor_t *visitors
+    cdef const slot_t *slot
     cdef double largest = 0
     if named == NULL:
         return False
@@ -77,8 +80,9 @@ cdef inline bint lb_build_maglev(lb_t *lb, uint32_t table_size) noexcept nogil:
         for k in range(size):
             lb.table[k] = LB_FREE_ENTRY
         for k in range(count):
-            visitors[k].entry = <uint32_t>(hash_xxh64(named[k].slot.name, named[k].slot.name_len, 0) % size)
-            visitors[k].skip = <uint32_t>(hash_xxh64(named[k].slot.name, named[k].slot.name_len, 1) % (size - 1)) + 1
+            slot = named[k].slot
+            visitors[k].entry = <uint32_t>(hash_xxh64(slot.name, slot.name_len, 0) % size)
+            visitors[k].skip = <uint32_t>(hash_xxh64(slot.name, slot.name_len, 1) % (size - 1)) + 1
             visitors[k].share = named[k].share
             visitors[k].target = 0
             largest = max(largest, named[k].share)

@@ -1,7 +1,7 @@
 """Policy ``random``: by weight, in constant time (Vose's alias method).
 
-Endpoint ``i`` is drawn with chance ``weights[i] / total_weight``, to within 2**-32. Draws of unusable endpoints
-are thrown away and drawn again, which leaves the shares of the others as they should be.
+Endpoint ``i`` is drawn with chance ``weights[i] / total_weight``, to within 2**-32. Draws of unusable
+endpoints are thrown away and drawn again, which leaves the shares of the others as they should be.
 """
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc

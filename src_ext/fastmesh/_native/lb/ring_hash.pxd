@@ -1,11 +1,11 @@
 """Policy ``ring_hash``: consistent hashing on a ring of points, made like Envoy's and gRPC's.
 
 Point ``j`` of an endpoint is XXH64 of ``<name>_<j>``. The lightest endpoint has ``share * ring_size`` points,
-rounded up to a power of two; the others have theirs by weight, running sums rounded up in the order of names. So
-the ring has ``ring_size`` points or more, and because of the power of two an endpoint mostly keeps its number of
-points when others come and go, which leaves their keys where they are. The ring equals one of Envoy's whose
-``minimum_ring_size`` is the number of points. A key belongs to the first point that is not below it, the lowest
-point after the highest.
+rounded up to a power of two; the others have theirs by weight, running sums rounded up in the order of names.
+So the ring has ``ring_size`` points or more, and because of the power of two an endpoint mostly keeps its
+number of points when others come and go, which leaves their keys where they are. The ring equals one of
+Envoy's whose ``minimum_ring_size`` is the number of points. A key belongs to the first point that is not
+below it, the lowest point after the highest.
 
 ``ring_size`` is raised to ``LB_POINTS_EACH`` points an endpoint, and points are limited to ``LB_RING_MAX``. A
 look-up goes by an index over the top bits, two buckets a point, then a compare or two.
@@ -22,7 +22,7 @@ from fastmesh._native.lb.lb_t cimport lb_ctx_t, lb_point_t, lb_state_t, lb_t
 
 cdef enum:
     LB_RING_SIZE = 1024
-    LB_POINTS_EACH = 32
+    LB_POINTS_EACH = 16
     LB_RING_MAX = 1 << 20
     SORT_BITS = 11
 

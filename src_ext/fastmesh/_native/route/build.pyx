@@ -28,7 +28,8 @@ class Plan:
         for index, (kind, path, _methods, hosts, _headers, _action) in enumerate(self.routes):
             for host in hosts or (ANY_HOST,):
                 id = self.host_ids.setdefault(host, len(self.host_ids))
-                self.lists.setdefault((id, kind, path), {})[index] = None  # a host that is named twice counts once
+                # A dictionary, so that a host that is named twice counts once.
+                self.lists.setdefault((id, kind, path), {})[index] = None
         self.nlists = sum(len(indices) for indices in self.lists.values())
 
     def text_bytes(self):
@@ -167,7 +168,8 @@ cdef int put_route(route_table_t *table, Layout *layout, uint32_t index, tuple s
     route.nother = nothers[0] - route.first_other
     route.conditional = bool(methods or headers)
     table.has_method = table.has_method or bool(methods)
-    if table.always == table.nroutes and not (methods or headers or hosts) and kind == ROUTE_PREFIX and not path:
+    fits_all = kind == ROUTE_PREFIX and not (path or methods or headers or hosts)
+    if fits_all and table.always == table.nroutes:
         table.always = index
     return 0
 
@@ -181,7 +183,8 @@ cdef route_table_t *allocate(object plan) except NULL:
     cdef uint32_t ncells_mask = mask_for(len(plan.lists))
     cdef uint32_t nhosts_mask = mask_for(len(plan.host_ids))
     cdef size_t size = sizeof(route_table_t)
-    size += sizeof(route_cell_t) * (<size_t>ncells_mask + 1) + sizeof(route_host_t) * (<size_t>nhosts_mask + 1)
+    size += sizeof(route_cell_t) * (<size_t>ncells_mask + 1)
+    size += sizeof(route_host_t) * (<size_t>nhosts_mask + 1)
     size += sizeof(route_header_t) * nheaders + sizeof(slice_t) * nothers
     size += sizeof(route_t) * nroutes + sizeof(uint32_t) * nlists + <size_t>plan.text_bytes()
     cdef route_table_t *table = <route_table_t *>calloc(1, size)

@@ -2,13 +2,14 @@
 
 ``route_match`` returns the index of the first route (top to bottom) that fits, or -1.
 
-- A prefix fits by path element: ``/user`` fits ``/user``, ``/user/`` and ``/user/1``, not ``/users``; ``/`` fits
-  every path. Bytes are compared as they are: no decoding, no folding of case, no merging of slashes.
+- A prefix fits by path element: ``/user`` fits ``/user``, ``/user/`` and ``/user/1``, not ``/users``; ``/``
+  fits every path. Bytes are compared as they are: no decoding, no folding of case, no merging of slashes.
 - A target that is not a path (``*``, an authority, an empty one) fits only the prefix ``/``.
 - Hosts are compared without case, port and trailing dot; ``*.x`` fits any depth below ``x``, not ``x``.
 - A header condition holds when any of the field's lines has exactly that value.
 
-Cost: see ``route_t.pxd``. A table whose first route fits everything is answered without looking at the request.
+Cost: see ``route_t.pxd``. A table whose first route fits everything is answered without looking at the
+request.
 """
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp
@@ -129,7 +130,8 @@ cdef inline bint _conditions_fit(route_walk_t *walk, const route_t *route) noexc
     return True
 
 
-cdef inline void _look_at(route_walk_t *walk, uint8_t path_kind, uint64_t path_hash, uint32_t path_len) noexcept nogil:
+cdef inline void _look_at(route_walk_t *walk, uint8_t path_kind, uint64_t path_hash,
+                          uint32_t path_len) noexcept nogil:
     """Tries the routes listed under the first ``path_len`` bytes of the path, for every host that fits."""
     cdef const route_table_t *table = walk.table
     cdef const route_cell_t *cell

@@ -7,12 +7,13 @@ from fastmesh._native.base.field_t cimport slice_t
 
 
 cdef inline int32_t route_rewrite_prefix(const slice_t *path, uint32_t matched_prefix_len,
-                                         const slice_t *replacement, uint8_t *out, uint32_t cap) noexcept nogil:
+                                         const slice_t *replacement, uint8_t *out,
+                                         uint32_t cap) noexcept nogil:
     """Writes ``path`` (without its query) with the matched prefix replaced, as the Gateway API's
     ReplacePrefixMatch does: by elements, with one slash where the parts meet, and ``/`` for nothing left.
 
-    ``matched_prefix_len`` is ``route_t.path_len``. A target that is not a path (``*``) is copied as it is. Nothing
-    left of the prefix and a rest of several slashes give one slash: the result is never ``//host``.
+    ``matched_prefix_len`` is ``route_t.path_len``. A target that is not a path (``*``) is copied as it is.
+    Nothing left of the prefix and a rest of several slashes give one slash: the result is never ``//host``.
     Returns the size or ``-FM_E_TARGET_TOO_LONG``. ``out`` must not overlap the inputs.
     """
     cdef const uint8_t *rest = path.ptr

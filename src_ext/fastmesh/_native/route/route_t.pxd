@@ -1,11 +1,11 @@
 """Types of routing: an immutable table per listener, and the question put to it.
 
-A table is one allocation, built with the GIL by ``route_table_new`` and then read by any thread. Routes stand in
-the order of the configuration; the first that matches wins. All texts are borrowed from the table itself.
+A table is one allocation, built with the GIL by ``route_table_new`` and then read by any thread. Routes stand
+in the order of the configuration; the first that matches wins. All texts are borrowed from the table itself.
 
-The index: every route is listed under (host pattern, path pattern). A look-up finds which host patterns of the
-table fit the request's host, hashes the path once at each element boundary, and reads the lists of the pairs
-that exist: ``hosts that fit * depth`` look-ups, whatever the number of routes.
+The index: every route is listed under (host pattern, path pattern). A look-up finds which host patterns of
+the table fit the request's host, hashes the path once at each element boundary, and reads the lists of the
+pairs that exist: ``hosts that fit * depth`` look-ups, whatever the number of routes.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 

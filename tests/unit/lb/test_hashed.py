@@ -3,8 +3,9 @@
 from collections import Counter
 
 import pytest
-from balancing import MAGLEV, RING_HASH, UNHEALTHY, Service, slow_start
+
 from fastmesh._native.lb._t_lb import xxh64
+from support.balancing import MAGLEV, RING_HASH, UNHEALTHY, Service, slow_start
 
 KEYS = [xxh64(f"user-{k}".encode()) for k in range(5000)]
 BOTH = pytest.mark.parametrize("policy", [RING_HASH, MAGLEV], ids=["ring_hash", "maglev"])
@@ -115,35 +116,3 @@ def test_a_hot_key_is_spread_over_the_service(policy):
         loads[slot] += 1
         service.slots.set_in_flight(slot, loads[slot])
     assert max(loads) <= 126
-
-
-def test_only_bounded_load_asks_for_the_total():
-    assert not Service(MAGLEV, [1]).block.wants_total()
-    assert not Service(0, [1], bounded_load=1250).block.wants_total()
-    assert Service(MAGLEV, [1], bounded_load=1250).block.wants_total()
-
-
-def test_a_ring_has_its_size_or_more():
-    for weights in ([1] * 3, [1, 5, 2], [1] * 700):
-        ring = Service(RING_HASH, weights, ring_size=1024).block.ring()
-        assert len(ring) >= max(1024, 32 * len(weights))
-        assert ring == sorted(ring)
-
-
-def test_a_maglev_table_is_full_and_even():
-    counts = Counter(Service(MAGLEV, [1] * 50).block.table())
-    assert sum(counts.values()) == 65537
-    assert max(counts.values()) - min(counts.values()) <= 1
-
-
-def test_a_table_size_is_raised_to_a_prime():
-    assert len(Service(MAGLEV, [1] * 3, table_size=1000).block.table()) == 1009
-    assert len(Service(MAGLEV, [1], table_size=1).block.table()) == 2
-
-
-def test_the_highest_key_belongs_to_the_lowest_point():
-    service = Service(RING_HASH, [1] * 5)
-    ring = service.block.ring()
-    assert service.pick(key=2**64 - 1) == ring[0][1]
-    assert service.pick(key=ring[7][0]) == ring[7][1]
-    assert service.pick(key=ring[7][0] + 1) == ring[8][1]
