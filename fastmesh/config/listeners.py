@@ -26,6 +26,10 @@ def build_listener(name: str, item: Item, services: dict[str, Draft]) -> Listene
             if values.has(key):
                 problem(values.keys[key], f"`{key}` has no meaning for a TCP listener", "remove it")
     routes = _routes_of(name, item, values, protocol, services)
+    for node, token in values.get("upgrade", ()):
+        if token != "websocket":
+            message = f"the upgrade to `{token}` is not in effect yet"
+            node.doc.report(node.line, node.column, message, "it is stripped until then", "warning")
     forwarded = values.get("forwarded")
     flags = {} if forwarded is None else forwarded.values
     return Listener(

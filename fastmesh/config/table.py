@@ -107,11 +107,19 @@ _HASH_KEY = ByShape(
         "a hash key",
         {
             "header": Field(
-                Text("a header's name", texts.lower_token("a header's name")), "A request header's value."
+                Text("a header's name", texts.lower_token("a header's name")),
+                "A request header's value.",
+                example="x-user",
             ),
-            "cookie": Field(Text("a cookie's name", texts.token("a cookie's name")), "A cookie's value."),
+            "cookie": Field(
+                Text("a cookie's name", texts.token("a cookie's name")),
+                "A cookie's value.",
+                example="session",
+            ),
             "query": Field(
-                Text("a parameter's name", texts.parse_line), "A parameter of the query, as it is encoded."
+                Text("a parameter's name", texts.parse_line),
+                "A parameter of the query, as it is encoded.",
+                example="user",
             ),
         },
         {"minProperties": 1, "maxProperties": 1},
@@ -309,11 +317,18 @@ _PATH = ByShape(
     mapping=Section(
         "`path`",
         {
-            "prefix": Field(_PREFIX, "By whole path elements: `/user` matches `/user/1`, not `/users`."),
-            "exact": Field(Text("a path such as `/user`", texts.parse_path), "The whole path, byte by byte."),
+            "prefix": Field(
+                _PREFIX, "By whole path elements: `/user` matches `/user/1`, not `/users`.", example="/user"
+            ),
+            "exact": Field(
+                Text("a path such as `/user`", texts.parse_path),
+                "The whole path, byte by byte.",
+                example="/order",
+            ),
             "regex": Field(
                 Text("a regular expression", texts.parse_regex_path),
                 "The whole path, by a regular expression that runs in linear time. Not built yet: an error.",
+                example="/v[0-9]+/stock/.*",
             ),
         },
         {"minProperties": 1, "maxProperties": 1},
@@ -455,7 +470,7 @@ LISTENER: Final = Section(
                 Text("a protocol such as `websocket`", texts.lower_token("a protocol's name")),
                 "a list of protocols",
             ),
-            "Protocols that a client may upgrade to; others are stripped.",
+            "Protocols that a client may upgrade to; others are stripped. Only `websocket` is built yet.",
             default=["websocket"],
             example=[],
         ),
@@ -491,11 +506,11 @@ _LIMITS = Section(
     "`limits`",
     {
         "header_bytes": Field(
-            size(256, 16 << 20), "A request's whole head (then 431).", default="32KiB", example="64KiB"
+            size(256, 64 << 10), "A request's whole head (then 431).", default="32KiB", example="64KiB"
         ),
-        "header_count": Field(Integer(1, 10_000), "Header fields (then 431).", default=100, example=200),
+        "header_count": Field(Integer(1, 256), "Header fields (then 431).", default=100, example=200),
         "target_bytes": Field(
-            size(16, 16 << 20), "The request target (then 414).", default="8KiB", example="16KiB"
+            size(16, 64 << 10), "The request target (then 414).", default="8KiB", example="16KiB"
         ),
         "method_bytes": Field(Integer(3, 1024), "The method's length (then 501).", default=32, example=16),
         "body": Field(size(1, none=True), "A request's body (then 413).", default="none", example="10MiB"),

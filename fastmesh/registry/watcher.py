@@ -97,6 +97,7 @@ class ConfigWatcher:
         valid configuration that equals the one in force when the look before it was refused, so that it knows
         of the cure.
         """
+        self._points, self._folders, self._seen = {}, {}, None  # of an earlier run that failed
         self._open()
         self._running = True
         try:

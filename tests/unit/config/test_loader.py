@@ -438,6 +438,13 @@ services:
     ]
 
 
+def test_an_upgrade_that_is_not_built_warns(folder: Folder) -> None:
+    text = MINIMAL.replace("service: user}", "service: user, upgrade: [WebSocket, h2c]}", 1)
+    assert folder.warnings(text) == [
+        "fastmesh.yaml:3:60: warning: the upgrade to `h2c` is not in effect yet; it is stripped until then"
+    ]
+
+
 @pytest.mark.parametrize(
     ("routes", "shadowed"),
     [
