@@ -78,6 +78,7 @@ def _start(name: str, listening: socket.socket) -> subprocess.Popen[bytes]:
         [sys.executable, "-P", "-m", "fastmesh.cli.demo_origin", name, str(descriptor), delay],
         stdin=subprocess.PIPE,  # never written: its end tells the origin that the demo is gone
         pass_fds=(descriptor,),
+        start_new_session=True,  # Ctrl-C is for the proxy: the origins serve until it has drained
         env=environment,
     )
 
