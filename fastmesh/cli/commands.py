@@ -16,6 +16,7 @@ from fastmesh import __version__
 from fastmesh.cli import admin_client
 from fastmesh.cli.admin_client import AdminUnreachable, Answer
 
+PORT = click.IntRange(1, 65535)
 FORMATS = click.Choice(["text", "json"])
 
 
@@ -155,14 +156,19 @@ shared memory if this folder cannot be written), starts three origins and
 serves, exactly as `fastmesh run` does, until Ctrl-C.
 """
 )
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address that the proxy and its admin API bind."
-)
-def demo(host: str) -> None:
-    """Try it: three origins, one of them slow, behind a proxy."""
-    from fastmesh.cli.demo import run_demo
+@click.option("--host", default="127.0.0.1", show_default=True, help="What the proxy and its admin API bind.")
+@click.option("--port", type=PORT, default=8080, show_default=True, help="The proxy's port.")
+@click.option("--admin-port", type=PORT, default=9400, show_default=True, help="The admin API's port.")
+@click.option("--origin-port", type=PORT, default=9001, show_default=True, help="The first origin's port.")
+def demo(host: str, port: int, admin_port: int, origin_port: int) -> None:
+    """Try it: three origins, one of them slow, behind a proxy.
 
-    sys.exit(run_demo(host))
+    A port that is taken is replaced by a free one.
+    """
+    from fastmesh.cli.demo import run_demo
+    from fastmesh.cli.demo_file import Places
+
+    sys.exit(run_demo(Places(host, port, admin_port, origin_port)))
 
 
 def _call(method: str, path: str, admin: str, *, token: str | None = None, seconds: float = 5.0) -> Answer:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastmesh.cli import demo_file
-from fastmesh.cli.demo_file import DemoFile
+from fastmesh.cli.demo_file import DemoFile, Places
 from fastmesh.errors import StartError
 
 SLOW_SECONDS = 0.2
@@ -31,10 +31,10 @@ class RunningOrigin:
     process: subprocess.Popen[bytes]
 
 
-def run_demo(host: str) -> int:
+def run_demo(places: Places) -> int:
     """Runs the demo until it is stopped; the exit code is that of ``run``."""
     try:
-        found = demo_file.find_or_write(Path.cwd(), host, tuple(ORIGINS))
+        found = demo_file.find_or_write(Path.cwd(), places, tuple(ORIGINS))
     except StartError as error:
         print(error, file=sys.stderr)
         return 1
@@ -78,6 +78,7 @@ def _start(name: str, listening: socket.socket) -> subprocess.Popen[bytes]:
         [sys.executable, "-P", "-m", "fastmesh.cli.demo_origin", name, str(descriptor), delay],
         stdin=subprocess.PIPE,  # never written: its end tells the origin that the demo is gone
         pass_fds=(descriptor,),
+        start_new_session=True,  # Ctrl-C is for the proxy: the origins serve until it has drained
         env=environment,
     )
 

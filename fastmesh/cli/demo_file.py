@@ -21,10 +21,9 @@ MARK = "# Written by `fastmesh demo`"
 SHARED_MEMORY = Path("/dev/shm")
 FIRST_NAME = "fastmesh.yaml"
 NAMES = (FIRST_NAME, "fastmesh-demo.yaml", *(f"fastmesh-demo-{number}.yaml" for number in range(2, 10)))
-PROXY_PORT = 8080
-ADMIN_PORT = 9400
-ORIGIN_PORT = 9001
 BACKLOG = 256
+# How many ports above a taken one are tried before any free one is taken.
+NEIGHBOURS = 20
 
 _FACT = re.compile(r"^# (listen|admin|origin [\w-]+): (\S+)$", re.MULTILINE)
 
@@ -56,6 +55,17 @@ services:
 
 
 @dataclass(frozen=True, slots=True)
+class Places:
+    """Where the demo would like to listen; a taken port is replaced by a free one. Origins are on the
+    loopback, on ``origin_port`` and those after it."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    admin_port: int = 9400
+    origin_port: int = 9001
+
+
+@dataclass(frozen=True, slots=True)
 class DemoFile:
     """A file and the addresses that it was written for."""
 
@@ -83,7 +93,7 @@ class Found:
     remarks: list[str] = field(default_factory=list)
 
 
-def find_or_write(folder: Path, host: str, names: tuple[str, ...]) -> Found:
+def find_or_write(folder: Path, places: Places, names: tuple[str, ...]) -> Found:
     """Uses the demo's file in ``folder`` again or writes one, there or in shared memory. Raises
     StartError."""
     remarks: list[str] = []
@@ -93,15 +103,15 @@ def find_or_write(folder: Path, host: str, names: tuple[str, ...]) -> Found:
             if known is None:
                 remarks.append(f"{path} is not the demo's: it stays as it is.")
                 continue
-            sockets = _bind_all(known.origins)
+            sockets = _bind_all(known)
             if sockets is None:
-                remarks.append(f"{path} is in use by another demo (its origins' ports are taken).")
+                remarks.append(f"{path} is of an earlier demo whose ports are taken now: it stays as it is.")
                 continue
             remarks.append(
                 f"Using {path} of an earlier demo again, with your edits; delete it to start afresh."
             )
             return Found(known, sockets, remarks)
-        found = _write(path, host, names)
+        found = _write(path, places, names)
         if found is not None:
             remarks.append(f"Wrote {path}.")
             return Found(found.file, found.sockets, remarks)
@@ -141,12 +151,12 @@ def read(path: Path) -> DemoFile | None:
     return DemoFile(path, facts["listen"], facts["admin"], origins)
 
 
-def _write(path: Path, host: str, names: tuple[str, ...]) -> Found | None:
+def _write(path: Path, places: Places, names: tuple[str, ...]) -> Found | None:
     """Writes a new file with free ports; None when the place cannot be written or is taken meanwhile."""
-    shown = f"[{host}]" if ":" in host else host
-    listen = f"{shown}:{_free_port(host, PROXY_PORT)}"
-    admin = f"{shown}:{_free_port(host, ADMIN_PORT)}"
-    sockets = [_bind("127.0.0.1", ORIGIN_PORT + number) for number in range(len(names))]
+    host = f"[{places.host}]" if ":" in places.host else places.host
+    listen = f"{host}:{_free_port(places.host, places.port)}"
+    admin = f"{host}:{_free_port(places.host, places.admin_port)}"
+    sockets = [_bind("127.0.0.1", places.origin_port + number) for number in range(len(names))]
     origins = {name: _text(item) for name, item in zip(names, sockets, strict=True)}
     file = DemoFile(path, listen, admin, origins)
     try:
@@ -164,38 +174,45 @@ def _text(listening: socket.socket) -> str:
     return f"{host}:{port}"
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """A listening socket on ``port``, or on any free one if that is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for candidate in (port, 0):
-        listening = socket.socket(family, socket.SOCK_STREAM)
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket on exactly this address. Raises OSError."""
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A listening socket on ``port``, on one a little above it, or on any that is free."""
+    refusal = OSError()
+    for candidate in (*range(port, min(port + NEIGHBOURS, 65536)), 0):
         try:
-            listening.bind((host, candidate))
-            listening.listen(BACKLOG)
-            return listening
+            return _listen(host, candidate)
         except OSError as error:
-            listening.close()
             refusal = error
     raise StartError(f"the demo cannot listen on {host}: {refusal.strerror}; name an address of this machine")
 
 
-def _bind_all(origins: dict[str, str]) -> list[socket.socket] | None:
-    """Listening sockets on exactly these addresses; None if one of them is taken."""
+def _bind_all(file: DemoFile) -> list[socket.socket] | None:
+    """Listening sockets on exactly the origins' addresses; None if one of them, or the proxy's own, is
+    taken."""
     bound: list[socket.socket] = []
-    for address in origins.values():
-        host, _, port = address.rpartition(":")
-        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.append(listening)
-        try:
-            listening.bind((host, int(port)))
-            listening.listen(BACKLOG)
-        except (OSError, ValueError, OverflowError):
-            for item in bound:
-                item.close()
-            return None
-    return bound
+    try:
+        for address in (file.listen, file.admin, *file.origins.values()):
+            host, _, port = address.rpartition(":")
+            bound.append(_listen(host.strip("[]"), int(port)))
+    except (OSError, ValueError, OverflowError):
+        for item in bound:
+            item.close()
+        return None
+    for item in bound[:2]:
+        item.close()  # fastmesh itself binds these
+    return bound[2:]
 
 
 def _free_port(host: str, port: int) -> int:

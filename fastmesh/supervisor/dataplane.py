@@ -10,7 +10,8 @@ from fastmesh.model.stats import Stats
 
 
 class ApplyResult(Protocol):
-    """What `DataPlane.apply` did; ``changes`` and ``warnings`` are sentences for people."""
+    """What `DataPlane.apply` did; ``changes`` (those of `fastmesh.registry.changes`) and ``warnings`` are
+    sentences for people."""
 
     @property
     def changed(self) -> bool: ...

@@ -22,7 +22,7 @@ from fastmesh.errors import ConfigError, FastmeshError, Problem, StartError
 from fastmesh.model import Address, Config
 from fastmesh.observability import logs
 from fastmesh.observability.metrics import ReloadCounts
-from fastmesh.registry import ConfigWatcher, changes
+from fastmesh.registry import ConfigWatcher
 from fastmesh.supervisor import memory
 from fastmesh.supervisor.accesslog import AccessLogFile
 from fastmesh.supervisor.dataplane import ApplyResult, DataPlane
@@ -178,12 +178,11 @@ class ConfigKeeper:
                 os.close(opened)
             raise
         self.access_log.use(config.access_log, opened, self._data_plane)
-        said = changes(self.config, config)
         self.config, self.resolved = config, resolved
         logs.set_up(config.log.level, config.log.format)
         warnings = (*result.warnings, *self._needs_restart(config))
         self._warn_once(warnings)
-        return _outcome("applied", generation=result.generation, changes=said, warnings=warnings)
+        return _outcome("applied", generation=result.generation, changes=result.changes, warnings=warnings)
 
     def _needs_restart(self, config: Config) -> tuple[str, ...]:
         started = self._started_with

@@ -13,10 +13,15 @@ from fastmesh.supervisor.app import serve
 from fastmesh.supervisor.dataplane import DataPlaneFactory
 from fastmesh.supervisor.drain import Exit
 
+# Reading a large configuration takes a thread some hundred milliseconds of Python. The admin API, which needs
+# the interpreter several times for an answer, waits at most this long each time.
+SWITCH_SECONDS = 0.001
+
 
 def run(file: str, build_data_plane: DataPlaneFactory | None = None) -> Exit:
     """Serves with the configuration ``file`` until told to stop; what is wrong goes to stderr."""
     logs.set_up()
+    sys.setswitchinterval(SWITCH_SECONDS)
     if build_data_plane is None:
         from fastmesh.engine import DataPlane
 

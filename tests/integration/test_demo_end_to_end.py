@@ -12,17 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from support.ports import free_port
 from support.proxy import ROOT
 from support.waiting import eventually
 
 
 class Demo:
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder, ports, *arguments):
         self.folder = folder
         self.output = folder / f"demo-{time.monotonic_ns()}.out"
         with self.output.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fastmesh", "demo", *arguments],
+                [sys.executable, "-m", "fastmesh", "demo", *ports, *arguments],
                 cwd=folder,
                 stdout=out,
                 stderr=out,
@@ -71,9 +72,12 @@ class Demo:
 @pytest.fixture
 def start(tmp_path):
     demos = []
+    # Ports of this test alone: those that are usual for the demo may be somebody's a moment later.
+    names = ("--port", "--admin-port", "--origin-port")
+    ports = [text for name in names for text in (name, str(free_port()))]
 
     def begin(*arguments, folder=tmp_path):
-        demos.append(Demo(folder, *arguments))
+        demos.append(Demo(folder, ports, *arguments))
         return demos[-1]
 
     yield begin

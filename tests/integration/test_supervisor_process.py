@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support import fake_data_plane
+from support.ports import free_port
 
 FILE = """\
 admin: "{admin}"
@@ -24,12 +24,6 @@ services:
 {more}
 """
 DEADLINE = 20.0
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Process:

@@ -25,6 +25,7 @@ from fastmesh.model.stats import (
     Stats,
     WorkerStats,
 )
+from fastmesh.registry import changes
 
 EMPTY = Histogram("hdr", b"")
 EMPTY_SMALL = Histogram("small", b"")
@@ -81,9 +82,10 @@ class FakeDataPlane:
             self._sockets.pop(text).close()
         self._sockets.update(fresh)
         changed = config != self.config or resolved != self.resolved
+        said = changes(self.config, config) if self.config is not None else ()
         self.config, self.resolved = config, resolved
         self._generation += changed
-        return Applied(changed, ("something changed",) if changed else (), (), self._generation)
+        return Applied(changed, said, (), self._generation)
 
     def start(self) -> None:
         self._called("start")

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from fastmesh.cli import demo, demo_file
+from support.ports import free_port
 
 
 @pytest.fixture
 def found(tmp_path):
-    return demo_file.find_or_write(tmp_path, "127.0.0.1", tuple(demo.ORIGINS))
+    places = demo_file.Places("127.0.0.1", free_port(), free_port(), free_port())
+    return demo_file.find_or_write(tmp_path, places, tuple(demo.ORIGINS))
 
 
 def ask(address):

@@ -1,5 +1,6 @@
 """Where the demo's file goes, and that it never touches somebody else's."""
 
+import contextlib
 import os
 import socket
 
@@ -7,7 +8,8 @@ import pytest
 
 from fastmesh import config
 from fastmesh.cli import demo_file
-from fastmesh.cli.demo_file import find_or_write, read
+from fastmesh.cli.demo_file import Places, find_or_write, read
+from support.ports import free_port
 
 NAMES = ("origin-1", "origin-2", "origin-3")
 
@@ -17,8 +19,10 @@ def find(tmp_path):
     """Calls `find_or_write` and closes what it opened at the end (or at once: ``keep=False``)."""
     found = []
 
-    def call(folder=tmp_path, host="127.0.0.1", keep=True):
-        result = find_or_write(folder, host, NAMES)
+    ports = {"port": free_port(), "admin_port": free_port(), "origin_port": free_port()}
+
+    def call(folder=tmp_path, keep=True, **places):
+        result = find_or_write(folder, Places(**{**ports, **places}), NAMES)
         if keep:
             found.append(result)
         else:
@@ -79,25 +83,34 @@ def test_a_dangling_link_is_left_alone(find, tmp_path):
 def test_a_second_demo_beside_the_first(find):
     first, second = find(), find()
     assert second.file.path != first.file.path
-    assert "in use by another demo" in second.remarks[0]
+    assert "ports are taken now" in second.remarks[0]
     assert not set(first.file.origins.values()) & set(second.file.origins.values())
 
 
 def test_taken_ports_are_replaced_in_the_file(find):
-    taken = []
-    try:
-        for port in (demo_file.PROXY_PORT, demo_file.ADMIN_PORT, demo_file.ORIGIN_PORT):
-            try:
-                taken.append(socket.create_server(("127.0.0.1", port)))
-            except OSError:
-                pass  # somebody else has it: as good
-        found = find()
-        assert not found.file.listen.endswith(f":{demo_file.PROXY_PORT}")
-        assert not found.file.admin.endswith(f":{demo_file.ADMIN_PORT}")
-        assert not found.file.origins["origin-1"].endswith(f":{demo_file.ORIGIN_PORT}")
-    finally:
-        for item in taken:
-            item.close()
+    with contextlib.ExitStack() as taken:
+        ports = [
+            taken.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(3)
+        ]
+        found = find(port=ports[0], admin_port=ports[1], origin_port=ports[2])
+        text = found.file.path.read_text()
+    assert not any(f":{port}" in text for port in ports)
+
+
+@pytest.mark.parametrize("which", ["listen", "admin"])
+def test_an_earlier_file_whose_proxy_ports_are_taken_is_not_used(find, which):
+    first = find(keep=False)
+    host, _, port = getattr(first.file, which).rpartition(":")
+    before = first.file.path.read_text()
+    with socket.create_server((host, int(port))):
+        again = find()
+    assert again.file.path != first.file.path
+    assert getattr(again.file, which) != getattr(first.file, which)
+    assert first.file.path.read_text() == before
+
+
+def test_the_ports_of_the_documentation():
+    assert Places() == Places("127.0.0.1", 8080, 9400, 9001)
 
 
 def test_a_folder_that_cannot_be_written_means_shared_memory(find, tmp_path, monkeypatch):

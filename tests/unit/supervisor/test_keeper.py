@@ -10,6 +10,7 @@ from fastmesh.errors import ConfigError, StartError
 from fastmesh.observability.metrics import ReloadCounts
 from fastmesh.supervisor.keeper import ConfigKeeper
 from support.fake_data_plane import FakeDataPlane
+from support.ports import free_port
 
 FILE = """\
 admin: off
@@ -23,9 +24,7 @@ services:
 
 class Rig:
     def __init__(self, folder):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.file = folder / "fastmesh.yaml"
         self.write()
         self.keeper = ConfigKeeper(str(self.file))
