@@ -161,6 +161,7 @@ def change_under_load(bench: Bench, count: int) -> ChangesUnderLoad:
         changer = Changer(running, bench.origin_ports)
         load = load_on(bench, running, SMALL, seconds=300)
         try:
+            load.wait_started()
             for _ in range(count):
                 changer.change()
                 if not load.running():

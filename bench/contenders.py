@@ -56,6 +56,7 @@ class Contender:
     version: Callable[[], str]
     listeners: frozenset[str] = frozenset({HTTP, TCP})
     variants: frozenset[str] = frozenset({PLAIN, LOGGED})
+    has_admin: bool = False
 
 
 class Running:
@@ -74,10 +75,19 @@ class Running:
             cwd=command.cwd,
         )
         try:
-            wait_for_port(self.child, job.http_port, timeout=30)
+            for port in self._ports():
+                wait_for_port(self.child, port, timeout=30)
         except BaseException:
             self.stop()
             raise
+
+    def _ports(self) -> list[int]:
+        ports = [self.job.http_port]
+        if TCP in self.contender.listeners:
+            ports.append(self.job.tcp_port)
+        if self.contender.has_admin:
+            ports.append(self.job.admin_port)
+        return ports
 
     def port(self, listener: str) -> int:
         return self.job.http_port if listener == HTTP else self.job.tcp_port
@@ -188,7 +198,7 @@ def _fastmesh_version() -> str:
 
 
 FLOOR = Contender("floor", _floor_command, _floor_version, frozenset({HTTP}), frozenset({PLAIN}))
-FASTMESH = Contender("fastmesh", _fastmesh_command, _fastmesh_version)
+FASTMESH = Contender("fastmesh", _fastmesh_command, _fastmesh_version, has_admin=True)
 NGINX = Contender("nginx", _nginx_command, _nginx_version, frozenset({HTTP}))
 HAPROXY = Contender("haproxy", _haproxy_command, _haproxy_version, variants=frozenset({PLAIN}))
 

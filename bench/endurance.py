@@ -50,7 +50,7 @@ class Account:
     memory: list[tuple[int, int]] = field(default_factory=list)  # (requests or changes so far, bytes)
 
     def growth(self, share: float) -> int:
-        """Bytes at the end above those after `share` of the run: medians of the last and of the first readings.
+        """Bytes at the end above those after `share` of the run: medians of the last and first readings.
 
         A single one would say little: what a thread that reads a configuration has freed comes and goes by
         some MiB.
@@ -98,6 +98,8 @@ def run_leg(bench: Bench, running: Running, changer: Changer, seconds: int) -> l
         for connections in CONNECTIONS
     ]
     try:
+        for load in loads:
+            load.wait_started()
         while all(load.running() for load in loads):
             changer.change()
             time.sleep(_PAUSE_SECONDS)

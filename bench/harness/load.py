@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.harness.place import BENCH, BenchError, find_tool
-from bench.harness.process import Child
+from bench.harness.process import Child, catches, wait_until
 
 _RESULT = re.compile(r"^RESULT (.*)$", re.MULTILINE)
 
@@ -96,9 +96,14 @@ class Load:
 
     def finish(self) -> LoadResult:
         """Ends it now; what was measured so far."""
-        if self.running():
+        while self.running():  # again, for wrk loses one that comes just before it falls asleep
             self._child.signal(signal.SIGINT)
+            self._child.wait(0.5)
         return self.result()
+
+    def wait_started(self) -> None:
+        """Returns when wrk's threads are at work: it catches INT from then on."""
+        wait_until(lambda: catches(self.pid, signal.SIGINT), self._child, "start", 30)
 
     def stop(self) -> None:
         self._child.stop()

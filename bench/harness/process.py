@@ -137,6 +137,16 @@ def wait_until(condition: Callable[[], bool], child: Child, what: str, timeout: 
         time.sleep(0.01)
 
 
+def catches(pid: int, number: int) -> bool:
+    """Whether the process has installed a handler for the signal."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+    mask = next(line for line in status.splitlines() if line.startswith("SigCgt:")).split()[1]
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def _accepts(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()

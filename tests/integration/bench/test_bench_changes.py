@@ -68,7 +68,7 @@ def stand_in(fault: str) -> Contender:
         script = [sys.executable, "-c", STAND_IN, str(built("relay_floor"))]
         return Command([*script, *map(str, ports), str(config), fault])
 
-    return Contender("fastmesh", command, lambda: "stand-in")
+    return Contender("fastmesh", command, lambda: "stand-in", has_admin=True)
 
 
 @pytest.fixture
