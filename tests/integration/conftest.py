@@ -74,7 +74,7 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
         location /gone { return 404 "gone\\n"; }
         location /redirect { return 302 /small.txt; }
         location /nothing { return 204; }
-        location /upload { client_max_body_size 100m; return 200 "stored\\n"; }
+        location /put/ { client_max_body_size 100m; dav_methods PUT; create_full_put_path on; }
         location /head { add_header X-Seen-Host $host; add_header X-Seen-For $http_x_forwarded_for; return
         200 "ok\\n"; }
     """

@@ -12,7 +12,7 @@ from support.client import Client
 from support.ports import free_port
 from support.proxy import Proxy
 from support.real import Nginx, curl
-from support.wire import get, post, post_chunked, request
+from support.wire import chunked, get, post, request
 
 MIB = bytes(range(256)) * 4096
 
@@ -59,11 +59,22 @@ def test_conditional_and_range_requests(web: int) -> None:
         assert (part.status, part.body) == (206, MIB[1000:2000])
 
 
-def test_uploads(web: int) -> None:
+def test_uploads(web: int, nginx: Nginx) -> None:
+    whole = request("PUT", "/put/whole", b"Content-Length: %d" % len(MIB), body=MIB)
+    pieces = request("PUT", "/put/pieces", b"Transfer-Encoding: chunked", body=chunked(MIB, b"x" * 10))
     with Client(("127.0.0.1", web)) as client:
-        assert client.request(post("/upload", MIB)).body == b"stored\n"
-        assert client.request(post_chunked("/upload", MIB, b"x" * 10)).body == b"stored\n"
+        assert client.request(whole).status == 201
+        assert client.request(pieces).status == 201
         assert client.request(get("/small.txt")).body == b"small file\n"
+    assert (nginx.root / "put" / "whole").read_bytes() == MIB
+    assert (nginx.root / "put" / "pieces").read_bytes() == MIB + b"x" * 10
+
+
+def test_refused_upload(web: int) -> None:
+    """nginx answers before it has read: the answer arrives, whatever becomes of the connection."""
+    for _ in range(5):
+        with Client(("127.0.0.1", web)) as client:
+            assert client.request(post("/gone", MIB)).status == 404
 
 
 def test_forwarding_fields_arrive(web: int) -> None:

@@ -234,6 +234,6 @@ def test_header_towards_an_http_endpoint(start: Start, version: str) -> None:
         )
         for _ in range(3):
             with Client(("127.0.0.1", port)) as client:
-                own = "%s:%d" % client.sock.getsockname()
+                host, source_port = client.sock.getsockname()
                 for _ in range(3):
-                    assert client.request(get("/")).body.decode() == own
+                    assert client.request(get("/")).body.decode() == f"{host}:{source_port}"

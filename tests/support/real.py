@@ -46,7 +46,8 @@ class Nginx:
         user = "user root;\n" if os.geteuid() == 0 else ""
         self.file = self.folder / "nginx.conf"
         self.file.write_text(
-            f"{user}worker_processes 1;\ndaemon off;\npid {self.folder}/pid;\nerror_log {self.folder}/error.log;\n"
+            f"{user}worker_processes 1;\ndaemon off;\npid {self.folder}/pid;\n"
+            f"error_log {self.folder}/error.log;\n"
             "events { worker_connections 1024; }\n"
             f"http {{\naccess_log off;\nkeepalive_requests 1000000;\n{temporary}"
             f"server {{\nlisten {self.text} {listen};\nroot {self.root};\n{server}\n}}\n}}\n"
