@@ -17,7 +17,7 @@ hypothesis.settings.register_profile(
     "fastmesh",
     # A loaded machine makes one example slow now and then; pytest's own time-out sees what hangs.
     deadline=None,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large],
     print_blob=True,
     max_examples=30 if SANITIZED else 100,
 )

@@ -17,7 +17,7 @@ MAX_FUNCTION_LINES = 60
 LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 CODE = {".py", ".pyi", ".pyx", ".pxd", ".h", ".c"}
-# module -> where it is tested instead of in its own file, and why
+# module -> where it is tested instead, and why
 NO_UNIT_TEST: dict[str, str] = {}
 
 
@@ -76,7 +76,11 @@ def test_every_module_says_what_it_is_for() -> None:
     silent = [
         str(path)
         for path, text in text_files()
-        if path.suffix == ".py" and text.strip() and not ast.get_docstring(ast.parse(text))
+        if path.suffix == ".py"
+        and text.strip()
+        and not ast.get_docstring(ast.parse(text))
+        # The name of a file of unit tests says it all.
+        and path.parts[:2] != ("tests", "unit")
     ]
     silent += [str(s.path) for s in native.all_sources() if not s.docstring and not header_speaks_for(s)]
     silent += [
@@ -134,35 +138,58 @@ def unit_test_patterns(path: Path) -> list[str]:
     return ["/".join(["tests/unit", *folder, f"test_{name}*.py"])]
 
 
+def imports_of(path: Path) -> set[str]:
+    """Dotted names that a test file imports; ``from a import b`` gives ``a`` and ``a.b``."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+    return found
+
+
+def exercised_in(folder: Path) -> set[str]:
+    """Modules, dotted, that the tests of a folder import: through a test module, what that one cimports."""
+    test_modules = {s.module: s for s in native.all_sources() if native.is_test_module(s.path)}
+    found = set()
+    for path in tracked_files():
+        if path.parent == folder and path.suffix == ".py":
+            names = imports_of(path)
+            found |= names
+            for name in names & test_modules.keys():
+                found |= {used.rpartition(".")[0] for _, used in test_modules[name].cimports}
+                found |= {used for _, used in test_modules[name].cimports}
+    return found
+
+
 def test_tests_mirror_the_tree() -> None:
-    missing = [
-        f"{path}: no {patterns[0]}"
-        for path in modules_with_code()
-        if str(path) not in NO_UNIT_TEST
-        for patterns in [unit_test_patterns(path)]
-        if not any(any(ROOT.glob(pattern)) for pattern in patterns)
-    ]
+    """The folder under ``tests/unit`` has a file of the module's name, or one that imports it."""
+    missing = []
+    for path in modules_with_code():
+        (pattern,) = unit_test_patterns(path)
+        dotted = ".".join(path.with_suffix("").parts).removeprefix("src_ext.").removesuffix(".__init__")
+        if any(ROOT.glob(pattern)) or str(path) in NO_UNIT_TEST:
+            continue
+        if not any(
+            name.removesuffix("_t") == dotted.removesuffix("_t")
+            for name in exercised_in(Path(pattern).parent)
+        ):
+            missing.append(f"{path}: no {pattern}, and nothing beside it imports {dotted}")
     assert not missing, "\n".join(missing)
 
 
-def test_unit_tests_belong_to_a_module() -> None:
-    """A test file whose module is gone or renamed is found too."""
-    files = [
-        path
-        for path in tracked_files()
-        if path.parts[0] in ("fastmesh", "src_ext") and path.suffix in (".py", ".pyx", ".pxd", ".h")
-    ]
-    patterns = {p for path in files if path.parts[-1] != "__init__.pxd" for p in unit_test_patterns(path)}
-    known = sorted(re.escape(pattern).replace(r"\*", ".*") for pattern in patterns)
-    every = re.compile("|".join(known))
-    stray = [
-        str(path)
+def test_folders_of_unit_tests_belong_to_a_part() -> None:
+    """A folder whose part is gone or renamed is found too."""
+    parts = {path.parent.relative_to("fastmesh") for path in tracked_files() if path.parts[0] == "fastmesh"}
+    parts |= {Path(source.floor) for source in native.all_sources()}
+    others = {Path("bench")}
+    folders = {
+        path.parent.relative_to("tests/unit")
         for path in tracked_files()
         if path.parts[:2] == ("tests", "unit")
-        and path.name.startswith("test_")
-        and not every.fullmatch(str(path))
-    ]
-    assert not stray, f"test files that mirror no module: {stray}"
+    }
+    assert folders <= parts | others, sorted(map(str, folders - parts - others))
 
 
 @pytest.mark.parametrize(
