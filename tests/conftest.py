@@ -35,6 +35,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"seed: {seed}; once more with it: --randomly-seed={seed}")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent.name == "sanitize":
+            item.add_marker(pytest.mark.tsan)
+
+
 @pytest.fixture(scope="session")
 def sanitized() -> str:
     """The sanitizer that the native half was built with: ``""``, ``address``, ``undefined`` or ``thread``."""
