@@ -17,7 +17,7 @@ hypothesis.settings.register_profile(
     "fastmesh",
     # A loaded machine makes one example slow now and then; pytest's own time-out sees what hangs.
     deadline=None,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large],
     print_blob=True,
     max_examples=30 if SANITIZED else 100,
 )
@@ -33,6 +33,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     seed = config.getoption("randomly_seed", None)
     if seed is not None and terminalreporter.stats.keys() & {"failed", "error"}:
         terminalreporter.write_line(f"seed: {seed}; once more with it: --randomly-seed={seed}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent.name == "sanitize":
+            item.add_marker(pytest.mark.tsan)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,5 @@
 """The engine's threads at once: snapshots published and adopted, slots retired and given away, statistics and
-access records read, all under traffic. Meant for ThreadSanitizer (``tests/sanitize/run.sh thread``), and
+access records read, all under traffic. Meant for ThreadSanitizer (``tools/sanitize thread``), and
 cheap enough for any build.
 """
 

@@ -21,7 +21,7 @@ FAULTS = {
     ),
 }
 
-pytestmark = pytest.mark.skipif(KIND not in FAULTS, reason="no sanitizer build: see tests/sanitize/run.sh")
+pytestmark = pytest.mark.skipif(KIND not in FAULTS, reason="no sanitizer build: see tools/sanitize")
 
 
 def run(script):

@@ -72,4 +72,5 @@ def test_documented_files_exist(document: Path) -> None:
         for word in span.split():
             if re.fullmatch(rf"(?:{'|'.join(map(re.escape, folders))})/[\w./-]*\w/?", word):
                 linked.append(ROOT / word)
-    assert [str(path.relative_to(ROOT)) for path in linked if not path.exists()] == []
+    made = {ROOT / "bench/results"}  # by a run
+    assert [str(path.relative_to(ROOT)) for path in linked if not path.exists() and path not in made] == []

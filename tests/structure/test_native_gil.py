@@ -15,6 +15,8 @@ from support import native_source as native
 # Sources whose functions run on the control thread and may use Python. No data-plane source may call them,
 # which the compiler sees to: they are not `nogil`. Those of their functions that are `nogil` are checked.
 CONTROL_THREAD = {
+    "src_ext/fastmesh/_native/core/blocks.pyx": "builds the blocks of a snapshot of Python values",
+    "src_ext/fastmesh/_native/core/engine.pyx": "the class that Python sees",
     "src_ext/fastmesh/_native/route/build.pyx": "builds a route table of Python values",
 }
 

@@ -17,8 +17,13 @@ MAX_FUNCTION_LINES = 60
 LONG_FILES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 CODE = {".py", ".pyi", ".pyx", ".pxd", ".h", ".c"}
-# module -> where it is tested instead of in its own file, and why
-NO_UNIT_TEST: dict[str, str] = {}
+# module, or folder with a slash at the end -> where it is tested instead, and why
+NEEDS_A_WORKER = "works on descriptors of a running worker: tests/integration, tests/adversity"
+NO_UNIT_TEST: dict[str, str] = {
+    "src_ext/fastmesh/_native/core/": NEEDS_A_WORKER,
+    "src_ext/fastmesh/_native/net/": NEEDS_A_WORKER,
+    "src_ext/fastmesh/_native/proxy/": NEEDS_A_WORKER,
+}
 
 
 def tracked_files() -> list[Path]:
@@ -76,7 +81,11 @@ def test_every_module_says_what_it_is_for() -> None:
     silent = [
         str(path)
         for path, text in text_files()
-        if path.suffix == ".py" and text.strip() and not ast.get_docstring(ast.parse(text))
+        if path.suffix == ".py"
+        and text.strip()
+        and not ast.get_docstring(ast.parse(text))
+        # The name of a file of unit tests says it all.
+        and path.parts[:2] != ("tests", "unit")
     ]
     silent += [str(s.path) for s in native.all_sources() if not s.docstring and not header_speaks_for(s)]
     silent += [
@@ -119,7 +128,7 @@ def modules_with_code() -> Iterator[Path]:
             yield source.path
 
 
-def unit_test_patterns(path: Path) -> list[str]:
+def unit_test_pattern(path: Path) -> str:
     """Where the tests of a module may lie: its folder under ``tests/unit``, its name first in the file's.
 
     ``fastmesh/config/loader.py`` -> ``tests/unit/config/test_loader*.py``; a package's own code is tested in
@@ -131,38 +140,61 @@ def unit_test_patterns(path: Path) -> list[str]:
     folder, name = parts[:-1], parts[-1].strip("_").removesuffix("_t")
     if name == "init":
         name = folder[-1] if folder else "fastmesh"
-    return ["/".join(["tests/unit", *folder, f"test_{name}*.py"])]
+    return "/".join(["tests/unit", *folder, f"test_{name}*.py"])
+
+
+def imports_of(path: Path) -> set[str]:
+    """Dotted names that a test file imports; ``from a import b`` gives ``a`` and ``a.b``."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+    return found
+
+
+def exercised_in(folder: Path) -> set[str]:
+    """Modules, dotted, that the tests of a folder import: through a test module, what that one cimports."""
+    test_modules = {s.module: s for s in native.all_sources() if native.is_test_module(s.path)}
+    found = set()
+    for path in tracked_files():
+        if path.parent == folder and path.suffix == ".py":
+            names = imports_of(path)
+            found |= names
+            for name in names & test_modules.keys():
+                found |= {used.rpartition(".")[0] for _, used in test_modules[name].cimports}
+                found |= {used for _, used in test_modules[name].cimports}
+    return found
 
 
 def test_tests_mirror_the_tree() -> None:
-    missing = [
-        f"{path}: no {patterns[0]}"
-        for path in modules_with_code()
-        if str(path) not in NO_UNIT_TEST
-        for patterns in [unit_test_patterns(path)]
-        if not any(any(ROOT.glob(pattern)) for pattern in patterns)
-    ]
+    """The folder under ``tests/unit`` has a file of the module's name, or one that imports it."""
+    missing = []
+    for path in modules_with_code():
+        pattern = unit_test_pattern(path)
+        dotted = ".".join(path.with_suffix("").parts).removeprefix("src_ext.").removesuffix(".__init__")
+        if any(ROOT.glob(pattern)) or {str(path), f"{path.parent}/"} & NO_UNIT_TEST.keys():
+            continue
+        if not any(
+            name.removesuffix("_t") == dotted.removesuffix("_t")
+            for name in exercised_in(Path(pattern).parent)
+        ):
+            missing.append(f"{path}: no {pattern}, and nothing beside it imports {dotted}")
     assert not missing, "\n".join(missing)
 
 
-def test_unit_tests_belong_to_a_module() -> None:
-    """A test file whose module is gone or renamed is found too."""
-    files = [
-        path
-        for path in tracked_files()
-        if path.parts[0] in ("fastmesh", "src_ext") and path.suffix in (".py", ".pyx", ".pxd", ".h")
-    ]
-    patterns = {p for path in files if path.parts[-1] != "__init__.pxd" for p in unit_test_patterns(path)}
-    known = sorted(re.escape(pattern).replace(r"\*", ".*") for pattern in patterns)
-    every = re.compile("|".join(known))
-    stray = [
-        str(path)
+def test_folders_of_unit_tests_belong_to_a_part() -> None:
+    """A folder whose part is gone or renamed is found too."""
+    parts = {path.parent.relative_to("fastmesh") for path in tracked_files() if path.parts[0] == "fastmesh"}
+    parts |= {Path(source.floor) for source in native.all_sources()}
+    others = {Path("bench")}
+    folders = {
+        path.parent.relative_to("tests/unit")
         for path in tracked_files()
         if path.parts[:2] == ("tests", "unit")
-        and path.name.startswith("test_")
-        and not every.fullmatch(str(path))
-    ]
-    assert not stray, f"test files that mirror no module: {stray}"
+    }
+    assert folders <= parts | others, sorted(map(str, folders - parts - others))
 
 
 @pytest.mark.parametrize(
@@ -175,4 +207,4 @@ def test_unit_tests_belong_to_a_module() -> None:
     ],
 )
 def test_where_a_test_belongs(path: str, pattern: str) -> None:
-    assert unit_test_patterns(Path(path)) == [pattern]
+    assert unit_test_pattern(Path(path)) == pattern
