@@ -23,7 +23,7 @@ from fastmesh.model import (
 )
 
 Spec = dict[str, Any]
-Endpoints = tuple[tuple[Address, int], ...]
+Endpoints = tuple[tuple[Address, str, int], ...]  # address, its canonical text, weight
 
 UNSET_MS = 0xFFFFFFFF
 _LONGEST_MS = 0x7FFFFFFF
@@ -42,7 +42,7 @@ def milliseconds(seconds: float | None) -> int:
 
 
 def resolve_endpoints(service: Service, resolved: Mapping[str, tuple[Address, ...]]) -> Endpoints:
-    """(address, weight) of each endpoint, names replaced by all their addresses. An address that is reached twice is one
+    """Address, text and weight of each endpoint, names replaced by all their addresses. An address that is reached twice is one
     endpoint with the sum of the weights."""
     weights: dict[Address, int] = {}
     for endpoint in service.endpoints:
@@ -50,7 +50,7 @@ def resolve_endpoints(service: Service, resolved: Mapping[str, tuple[Address, ..
         addresses = resolved.get(address.text, ()) if address.kind == "name" else (address,)
         for one in addresses:
             weights[one] = weights.get(one, 0) + endpoint.weight
-    return tuple(weights.items())
+    return tuple((address, address.text, weight) for address, weight in weights.items())
 
 
 def service_spec(service: Service, index: int, slots: list[tuple[int, int]]) -> Spec:

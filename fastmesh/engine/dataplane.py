@@ -141,11 +141,10 @@ class DataPlane:
         built = self._services.get(service.name)
         if built is not None and built.source == source:
             return built
-        slots = [(self._slot(service.name, index, address), weight) for address, weight in endpoints]
+        slots = [(self._slot(service.name, index, *endpoint[:2]), endpoint[2]) for endpoint in endpoints]
         return _Built(self._engine.build_service(service_spec(service, index, slots)), source)
 
-    def _slot(self, service: str, service_index: int, address: Address) -> int:
-        text = address.text
+    def _slot(self, service: str, service_index: int, address: Address, text: str) -> int:
         slot, fresh = self._slots.give((service, text))
         if fresh:
             self._engine.slot_define(slot.index, slot.generation, service_index, pack_address(address), text.encode())
@@ -168,7 +167,7 @@ class DataPlane:
 
     def _retire_slots(self, endpoints: dict[str, Endpoints], generation: int) -> None:
         """After adoption: no new request can be sent to these, and their idle connections close."""
-        keys: set[SlotKey] = {(name, address.text) for name, found in endpoints.items() for address, _ in found}
+        keys: set[SlotKey] = {(name, text) for name, found in endpoints.items() for _, text, _ in found}
         gone = self._slots.absent(keys)
         for key in gone:
             self._engine.slot_mark(self._slots.retire(key, generation), draining=True)
@@ -242,7 +241,6 @@ class DataPlane:
         self._engine.stop()
         for thread in self._threads:
             thread.join()
-        self._threads.clear()
         if self._writer is not None:
             self._engine.stop_access_writer()
             self._writer.join()
@@ -252,7 +250,9 @@ class DataPlane:
         for listening in self._listening.values():
             listening.close()
         self._listening.clear()
-        self._ledger = self._engine.ledger()
+        if self._threads:
+            self._ledger = self._engine.ledger()
+        self._threads.clear()
         self._engine.close()
 
     def ledger(self) -> Mapping[str, int]:
@@ -290,9 +290,9 @@ class DataPlane:
             listeners=dict(self._listener_numbers.of),
             pairs=dict(self._pair_numbers.of),
             endpoints=tuple(
-                (name, address.text, self._slots.of[name, address.text].index, weight)
+                (name, text, self._slots.of[name, text].index, weight)
                 for name, found in endpoints.items()
-                for address, weight in found
+                for _, text, weight in found
             ),
             binds={
                 listener.name: tuple(self._listening[bind.text].bound_text() for bind in listener.binds)

@@ -110,6 +110,7 @@ cdef class Engine:
         self.writer_buffer = <uint8_t *> calloc(1, ACCESS_BUFFER_BYTES)
         if self.workers == NULL or self.rings == NULL or self.writer_buffer == NULL:
             raise MemoryError
+        self.shared.all = self.workers
         for i in range(workers):
             if posix_memalign(&memory, 64, sizeof(worker_t)):
                 raise MemoryError

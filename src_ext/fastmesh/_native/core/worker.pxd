@@ -37,6 +37,7 @@ from fastmesh._native.net.worker_t cimport (
     TABLE_LEAF,
     TABLE_ROOT,
     U_IDLE,
+    command_t,
     conn_t,
     service_stats_t,
     shared_t,
@@ -338,6 +339,7 @@ cdef inline void worker_free(worker_t *w) noexcept nogil:
     """After the thread was joined, or was never started. Everything that the worker allocated goes."""
     cdef uint32_t i, j
     cdef service_stats_t *stats
+    cdef command_t *letter
     for i in range(TABLE_ROOT):
         if w.services.leaves[i] == NULL:
             continue
@@ -350,6 +352,10 @@ cdef inline void worker_free(worker_t *w) noexcept nogil:
     table_free_all(&w.endpoints)
     table_free_all(&w.pairs)
     table_free_all(&w.listeners)
+    while w.mailbox != NULL:  # letters to a worker that never ran
+        letter = w.mailbox
+        w.mailbox = letter.next
+        free(letter)
     for i in range(w.conn_leaf_count):
         free(w.conn_leaves[i])
     free(w.conn_leaves)

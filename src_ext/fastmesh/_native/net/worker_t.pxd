@@ -137,7 +137,7 @@ ctypedef struct service_stats_t:
     service_t *adopted  # holds a reference: the block that lb_state follows
     # one writer, read by the control thread
     uint64_t *upstream_duration
-    uint64_t connections
+    uint64_t in_flight
     uint64_t retries
 
 ctypedef struct listener_stats_t:
@@ -159,9 +159,12 @@ ctypedef struct command_t:
     uint32_t flags
     uint64_t identity
 
+ctypedef struct worker_t
+
 ctypedef struct shared_t:
     # What all workers of an engine see
     uint32_t workers
+    worker_t **all  # set once; a worker reads other workers' counters only
     table_t slots  # slot_t by slot number; written by the control thread before publication
     uint64_t connection_limit
     uint64_t connections  # shared, atomic

@@ -17,17 +17,17 @@ from fastmesh._native.base.limits cimport REPLAY_BYTES, TRIED_MAX
 from fastmesh._native.base.slab cimport pend_append, pend_clear, pend_len
 from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.lb.lb cimport lb_adopt, lb_pick, lb_wants_total
-from fastmesh._native.lb.lb_t cimport lb_ctx_t, lb_t
+from fastmesh._native.lb.lb_t cimport lb_ctx_t
 from fastmesh._native.net.conn cimport conn_flush, conn_ready, conn_timer, conn_write
 from fastmesh._native.net.pool cimport (
     endpoint_connect_failed,
     endpoint_connected,
-    flight_begin,
     pool_take,
     upstream_open,
 )
 from fastmesh._native.net.snap_t cimport block_drop, block_take, service_t
 from fastmesh._native.net.stats cimport endpoint_of, service_stats
+from fastmesh._native.net.table cimport table_get
 from fastmesh._native.net.worker_t cimport (
     CONN_CLOSED,
     CONN_UPSTREAM,
@@ -41,19 +41,24 @@ from fastmesh._native.net.worker_t cimport (
     worker_t,
 )
 from fastmesh._native.proxy.answer cimport exchange_close_up, exchange_fail
+from fastmesh._native.proxy.exchange cimport exchange_count_in
 from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.proxy.proxy_header cimport proxy_header_prepend
-from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_likely, fm_load_relaxed_u32, fm_unlikely
+from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_likely, fm_load_relaxed_u64, fm_unlikely
 
 
 # ---------------------------------------------------------------- picking
 
-cdef inline uint32_t service_in_flight(const lb_t *lb) noexcept nogil:
-    """Requests in flight over the service; read only for bounded loads, which hash anyway."""
-    cdef uint32_t i, total = 0
-    for i in range(lb.n):
-        total += fm_load_relaxed_u32(&lb.slots[i].in_flight)
-    return total
+cdef inline uint32_t service_in_flight(worker_t *w, uint32_t service_index) noexcept nogil:
+    """Requests in flight over the service and all workers."""
+    cdef uint32_t i
+    cdef uint64_t total = 0
+    cdef service_stats_t *stats
+    for i in range(w.shared.workers):
+        stats = <service_stats_t *> table_get(&w.shared.all[i].services, service_index)
+        if stats != NULL:
+            total += fm_load_relaxed_u64(&stats.in_flight)
+    return <uint32_t> total
 
 
 cdef inline void service_adopt(worker_t *w, service_stats_t *stats, service_t *service) noexcept nogil:
@@ -85,7 +90,7 @@ cdef inline int32_t attempt_pick(worker_t *w, xchg_t *x) noexcept nogil:
     ctx.tried = &x.tried[0]
     ctx.key = x.key
     ctx.has_key = x.has_key
-    ctx.total_in_flight = service_in_flight(service.lb) if lb_wants_total(service.lb) else 0
+    ctx.total_in_flight = service_in_flight(w, service.index) if lb_wants_total(service.lb) else 0
     index = lb_pick(service.lb, &x.service_stats.lb_state, &ctx)
     if index < 0:
         return -FM_E_NO_ENDPOINT
@@ -192,8 +197,7 @@ cdef inline int32_t attempt_lease(worker_t *w, xchg_t *x, bint fresh) noexcept n
     x.write_broken = 0
     x.attempt_us = w.now_us
     fm_bump_u64(&ep.requests, 1)
-    flight_begin(w, ep)
-    x.counted = 1
+    exchange_count_in(w, x)
     if not fresh and not x.service.send_proxy:
         u = pool_take(w, ep)
     if fm_likely(u != NULL):

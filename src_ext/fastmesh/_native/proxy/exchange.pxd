@@ -5,7 +5,7 @@ from libc.string cimport memset
 from fastmesh._native.base.field_t cimport slice_t
 from fastmesh._native.base.hist cimport hist_record, small_hist_record
 from fastmesh._native.base.slab cimport buf_del, buf_new, pend_clear, slab_del, slab_new
-from fastmesh._native.net.pool cimport flight_end
+from fastmesh._native.net.pool cimport flight_begin, flight_end
 from fastmesh._native.net.snap_t cimport block_drop, block_take, listener_block_t, service_t
 from fastmesh._native.net.stats cimport listener_stats
 from fastmesh._native.net.worker_t cimport conn_t, pair_stats_t, worker_t
@@ -83,6 +83,13 @@ cdef inline void exchange_drop_blocks(worker_t *w, xchg_t *x) noexcept nogil:
     x.action = NULL
 
 
+cdef inline void exchange_count_in(worker_t *w, xchg_t *x) noexcept nogil:
+    """The attempt counts as in flight, at its endpoint and at its service, until it is detached."""
+    flight_begin(w, x.endpoint)
+    fm_bump_u64(&x.service_stats.in_flight, 1)
+    x.counted = 1
+
+
 cdef inline void exchange_detach_up(worker_t *w, xchg_t *x) noexcept nogil:
     """The attempt is over: its connection is no longer the exchange's."""
     if x.up != NULL:
@@ -92,6 +99,7 @@ cdef inline void exchange_detach_up(worker_t *w, xchg_t *x) noexcept nogil:
     if x.counted:
         x.counted = 0
         flight_end(w, x.endpoint)
+        fm_bump_u64(&x.service_stats.in_flight, <uint64_t> -1)
 
 
 # ---------------------------------------------------------------- access records

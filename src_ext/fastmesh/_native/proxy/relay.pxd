@@ -39,7 +39,6 @@ from fastmesh._native.net.pool cimport (
     connect_error,
     endpoint_connect_failed,
     endpoint_connected,
-    flight_begin,
     upstream_close,
     upstream_reset,
     upstream_open,
@@ -65,6 +64,7 @@ from fastmesh._native.net.worker_t cimport (
 from fastmesh._native.proxy.answer cimport client_close, client_reset
 from fastmesh._native.proxy.attempt cimport attempt_pick, attempt_was_tried
 from fastmesh._native.proxy.exchange cimport (
+    exchange_count_in,
     exchange_detach_up,
     exchange_drop_blocks,
     exchange_end,
@@ -206,6 +206,19 @@ cdef inline void relay_event(worker_t *w, conn_t *c, bint writable) noexcept nog
 
 # ---------------------------------------------------------------- beginning: tunnels
 
+cdef inline bint relay_send_ahead(worker_t *w, xchg_t *x) noexcept nogil:
+    """What was read from the client before the relay began goes first. False: the relay has ended."""
+    cdef conn_t *c = x.client
+    if pend_len(&c.input) == 0:
+        return True
+    x.bytes_received += pend_len(&c.input)
+    if conn_send(w, x.up, c.input.data + c.input.start, pend_len(&c.input)) == IO_FAILED:
+        relay_end(w, x, FM_E_UPSTREAM_RESET)
+        return False
+    pend_clear(&w.bufs, &c.input)
+    return True
+
+
 cdef inline void tunnel_begin(worker_t *w, xchg_t *x) noexcept nogil:
     """The 101 has been sent: what the client has sent ahead goes to the endpoint, and the relay begins."""
     cdef conn_t *c = x.client
@@ -223,14 +236,9 @@ cdef inline void tunnel_begin(worker_t *w, xchg_t *x) noexcept nogil:
     conn_timer(w, u, 0)
     conn_timer(w, c, x.tunnel_idle_ms)
     exchange_drop_blocks(w, x)
-    if pend_len(&c.input):
-        x.bytes_received += pend_len(&c.input)
-        if conn_send(w, u, c.input.data + c.input.start, pend_len(&c.input)) == IO_FAILED:
-            relay_end(w, x, FM_E_UPSTREAM_RESET)
-            return
-        pend_clear(&w.bufs, &c.input)
-    conn_ready(w, c)
-    conn_ready(w, u)
+    if relay_send_ahead(w, x):
+        conn_ready(w, c)
+        conn_ready(w, u)
 
 
 # ---------------------------------------------------------------- beginning: TCP
@@ -246,8 +254,7 @@ cdef inline void relay_attempt(worker_t *w, xchg_t *x) noexcept nogil:
             x.tried_count += 1
         x.attempt_us = w.now_us
         fm_bump_u64(&x.endpoint.requests, 1)
-        flight_begin(w, x.endpoint)
-        x.counted = 1
+        exchange_count_in(w, x)
         u = upstream_open(w, x.endpoint, CONN_RELAY, R_CONNECTING, &error)
         if u != NULL:
             x.up = u
@@ -299,8 +306,9 @@ cdef inline void relay_connecting(worker_t *w, xchg_t *x, conn_t *c, bint writab
     conn_timer(w, u, 0)
     conn_timer(w, x.client, x.tunnel_idle_ms)
     exchange_drop_blocks(w, x)
-    conn_ready(w, x.client)
-    relay_event(w, u, True)
+    if relay_send_ahead(w, x):
+        conn_ready(w, x.client)
+        relay_event(w, u, True)
 
 
 cdef inline void relay_begin(worker_t *w, conn_t *c) noexcept nogil:
