@@ -73,6 +73,8 @@ cdef class Guarded:
 def error_name(int code):
     """`-FM_E_…` as (public name, status)."""
     cdef int index = -code
+    if index <= 0 or index >= FM_ERROR_LIMIT or fm_error_info[index].public_name == NULL:
+        raise ValueError(f"{code} is no error")
     return fm_error_info[index].public_name.decode(), fm_error_info[index].status
 
 
