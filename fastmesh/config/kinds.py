@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 from fastmesh.config.source import BROKEN, MAPPING, SCALAR, SEQUENCE, Node
 from fastmesh.units import (
@@ -544,13 +544,15 @@ class ByShape:
 
 
 class Named:
-    """A kind whose schema stands once in `$defs` and is referred to by name."""
+    """A kind whose schema stands once in `$defs` and is referred to by name; `all` has every one of them."""
 
-    def __init__(self, name: str, kind: Kind, registry: dict[str, Kind]) -> None:
+    all: ClassVar[dict[str, Kind]] = {}
+
+    def __init__(self, name: str, kind: Kind) -> None:
         self.name = name
         self.kind = kind
         self.says = kind.says
-        registry[name] = kind
+        self.all[name] = kind
 
     def read(self, node: Node, name: str) -> Any:
         return self.kind.read(node, name)

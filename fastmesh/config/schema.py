@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fastmesh.config.kinds import Schema
-from fastmesh.config.table import DEFINITIONS, ROOT
+from fastmesh.config.kinds import Named, Schema
+from fastmesh.config.table import ROOT
 
 _VARIABLE: Schema = {
     "type": "string",
@@ -23,5 +23,5 @@ def json_schema() -> Schema:
         "title": "fastmesh",
         "description": "The configuration of fastmesh, a load balancer and service-mesh sidecar.",
         **ROOT.schema(),
-        "$defs": {"variable": _VARIABLE, **{name: kind.schema() for name, kind in DEFINITIONS.items()}},
+        "$defs": {"variable": _VARIABLE, **{name: kind.schema() for name, kind in Named.all.items()}},
     }

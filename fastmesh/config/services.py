@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from msgspec import Struct, structs
 
 from fastmesh.config.kinds import INVALID, Item, Values, problem
+from fastmesh.config.service_keys import HASH_POLICIES
 from fastmesh.config.source import Node
-from fastmesh.config.table import HASH_POLICIES
 from fastmesh.model import (
     Address,
     Balance,

@@ -68,8 +68,7 @@ class Node:
         if self.is_null:
             return "nothing"
         text = self.text if len(self.text) <= 60 else self.text[:57] + "…"
-        shown = text.replace("\n", "\\n")
-        return f"`{shown}`" if self.plain else f'`"{shown}"`'
+        return f"`{text}`" if self.plain else f'`"{text}"`'
 
 
 class Document:
@@ -97,18 +96,27 @@ class Document:
         suggestion: str | None = None,
         severity: Severity = "error",
     ) -> None:
-        """Add a problem at a place counted from 0; line -1 means the file as a whole."""
+        """Add a problem at a place counted from 0; line -1 means the file as a whole.
+
+        Characters that cannot be printed are shown as escapes: a message is one line.
+        """
         self.problems.append(
             Problem(
                 file=self.name,
                 line=line + 1,
                 column=column + 1 if line >= 0 else 0,
-                message=message,
-                suggestion=suggestion,
+                message=_printable(message),
+                suggestion=suggestion and _printable(suggestion),
                 severity=severity,
                 source_line=self.line(line),
             )
         )
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in text])
 
 
 def read_document(path: Path, name: str, expand: Expand) -> Document:

@@ -16,7 +16,9 @@ from fastmesh.model import Address, Bind
 UNIX_PATH_BYTES = 107  # sun_path is 108 bytes and ends in NUL
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@-]{0,127}")
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/@-]{0,127}$"
+
+_NAME = re.compile(NAME_PATTERN)
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _KNOWN_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
@@ -196,9 +198,8 @@ def _check_target(text: str, what: str) -> None:
     if "#" in text:
         raise Wrong(f"`{text}` has a `#`", f"{what} has no fragment")
     if not text.isascii() or " " in text or _CONTROL.search(text):
-        shown = _CONTROL.sub("?", text)
         raise Wrong(
-            f"`{shown}` has a character that {what} cannot have", "write it percent-encoded, such as `%20`"
+            f"`{text}` has a character that {what} cannot have", "write it percent-encoded, such as `%20`"
         )
 
 
@@ -236,8 +237,7 @@ def token(what: str) -> Callable[[str], str]:
 
     def check(text: str) -> str:
         if not TOKEN.fullmatch(text):
-            shown = _CONTROL.sub("?", text)
-            raise Wrong(f"`{shown}` is not {what}", "letters, digits and `!#$%&'*+-.^_|~` are allowed")
+            raise Wrong(f"`{text}` is not {what}", "letters, digits and `!#$%&'*+-.^_|~` are allowed")
         return text
 
     return check

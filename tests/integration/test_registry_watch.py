@@ -439,12 +439,6 @@ async def test_a_change_between_loading_and_watching_is_seen(file: Path) -> None
         nursery.cancel_scope.cancel()
 
 
-async def test_reload_needs_a_running_watcher(file: Path) -> None:
-    config_watcher = ConfigWatcher(file, load(file))
-    with pytest.raises(FastmeshError, match="not being watched"):
-        await config_watcher.reload()
-
-
 async def test_a_reload_in_flight_ends_with_the_watcher(file: Path) -> None:
     async def handle(_change: Loaded | ConfigError) -> None:
         raise RuntimeError("a defect in the handler")
@@ -544,9 +538,3 @@ async def test_a_change_is_seen_within_a_second(file: Path) -> None:
             assert weight_of(await watch.next()) == weight
             fastest = min(fastest, trio.current_time() - started)
     assert fastest < SEEN_WITHIN
-
-
-async def test_the_constants_keep_the_contract() -> None:
-    assert watcher.POLL_INTERVAL == 10.0
-    assert watcher.QUIET == 0.05
-    assert watcher.MAX_UNQUIET + watcher.QUIET < SEEN_WITHIN

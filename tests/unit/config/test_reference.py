@@ -7,7 +7,6 @@ import pytest
 
 from fastmesh.config import load, render_text
 from fastmesh.config.reference import BEGIN, END, sections, tables, with_tables
-from fastmesh.config.source import Document, compose, plain_value
 from fastmesh.errors import ConfigError
 
 PAGE = Path(__file__).parents[3] / "docs/configuration.md"
@@ -62,33 +61,3 @@ services:
     with pytest.raises(ConfigError) as caught:
         load("fastmesh.yaml")
     assert render_text(caught.value.problems) in PAGE.read_text()
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("on", "on"),
-        ("no", "no"),
-        ("010", 10),
-        ("8080:53", "8080:53"),
-        ("0o17", 15),
-        ("0x1F", 31),
-        ("1e3", 1000.0),
-        (".5", 0.5),
-        ("'5'", "5"),
-        ("~", None),
-        ("True", True),
-        ("FALSE", False),
-        ("!!str 5", "5"),
-        ("1_000", "1_000"),
-        ("2024-01-01", "2024-01-01"),
-        ("[a, {b: 1}]", ["a", {"b": 1}]),
-    ],
-)
-def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
-    document = Document("f", Path("f"), text)
-    compose(document, lambda _document, scalar, _line, _column: scalar)
-    assert document.problems == []
-    assert document.root is not None
-    assert plain_value(document.root) == value
-    assert type(plain_value(document.root)) is type(value)

@@ -1,0 +1,280 @@
+"""The keys of a service: endpoints, policy, time-outs, connections."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastmesh.config import texts
+from fastmesh.config.kinds import (
+    ByShape,
+    Choice,
+    Field,
+    Integer,
+    ListOf,
+    MapOf,
+    Named,
+    Section,
+    Text,
+    Wrong,
+    duration,
+    share,
+)
+
+POLICIES: Final = {
+    "round_robin": "round_robin",
+    "weighted_round_robin": "round_robin",
+    "random": "random",
+    "least_request": "least_request",
+    "ring_hash": "ring_hash",
+    "maglev": "maglev",
+}
+UNBUILT_POLICIES: Final = ("peak_ewma", "utilization", "prequal")
+HASH_POLICIES: Final = ("ring_hash", "maglev")
+MAX_WEIGHT: Final = 65535
+
+
+def check_prime(value: int) -> None:
+    if value % 2 == 0 or any(value % odd == 0 for odd in range(3, int(value**0.5) + 1, 2)):
+        raise Wrong(f"{value} is not a prime number", "the usual table sizes are 65537 and 655373")
+
+
+WEIGHT: Final = Integer(0, MAX_WEIGHT)
+
+_ENDPOINT_ADDRESS = Text("an address such as `10.0.0.1:8080` or `unix:/path`", texts.parse_endpoint)
+
+_LABELS = MapOf(Text("text"), "labels such as `{version: v1}`")
+_ENDPOINT = Named(
+    "endpoint",
+    ByShape(
+        "an address such as `10.0.0.1:8080`, or a mapping with `address`",
+        scalar=_ENDPOINT_ADDRESS,
+        mapping=Section(
+            "an endpoint",
+            {
+                "address": Field(
+                    _ENDPOINT_ADDRESS,
+                    "`ip:port`, `[v6]:port`, `name:port` (resolved every 30 s, all addresses used) or "
+                    "`unix:/path`.",
+                    example="10.0.0.1:8080",
+                    required=True,
+                ),
+                "weight": Field(
+                    WEIGHT,
+                    "Share of the requests, relative to the other endpoints; 0 gets no new ones.",
+                    default=1,
+                    example=3,
+                ),
+                "labels": Field(
+                    _LABELS, "Free names and values, shown by the admin API.", example={"version": "v1"}
+                ),
+            },
+        ),
+    ),
+)
+_HASH_KEY = ByShape(
+    "`source_ip`, `path`, `{header: NAME}`, `{cookie: NAME}` or `{query: NAME}`",
+    scalar=Choice({"source_ip": "source_ip", "path": "path"}, what="hash key"),
+    mapping=Section(
+        "a hash key",
+        {
+            "header": Field(
+                Text("a header's name", texts.lower_token("a header's name")),
+                "A request header's value.",
+                example="x-user",
+            ),
+            "cookie": Field(
+                Text("a cookie's name", texts.token("a cookie's name")),
+                "A cookie's value.",
+                example="session",
+            ),
+            "query": Field(
+                Text("a parameter's name", texts.parse_line),
+                "A parameter of the query, as it is encoded.",
+                example="user",
+            ),
+        },
+        {"minProperties": 1, "maxProperties": 1},
+    ),
+)
+_POLICY = Choice(POLICIES, UNBUILT_POLICIES, "policy")
+_BALANCE = ByShape(
+    "a policy's name, or a mapping with `policy`",
+    scalar=_POLICY,
+    mapping=Section(
+        "`balance`",
+        {
+            "policy": Field(
+                _POLICY,
+                "`least_request` (fewer requests in flight of two picked by weight), `round_robin` "
+                "(weighted, evenly "
+                "interleaved; `weighted_round_robin` is the same), `random` (weighted), `ring_hash`, "
+                "`maglev`.",
+                default="least_request",
+                example="ring_hash",
+            ),
+            "key": Field(
+                ListOf(_HASH_KEY, _HASH_KEY.says + ", or a list of them", single=True, empty=False),
+                "What `ring_hash` and `maglev` hash: `source_ip`, `path`, `{header: NAME}`, `{cookie: "
+                "NAME}`, "
+                "`{query: NAME}`, or a list of them, of which the first that is present counts. When "
+                "none is, the "
+                "pick is random.",
+                default="source_ip",
+                example={"header": "x-user"},
+            ),
+            "bounded_load": Field(
+                share(1.0, 100.0, none=True),
+                "For `ring_hash` and `maglev`: an endpoint with more requests in flight than this share "
+                "of the mean "
+                "is passed over. At least 100%.",
+                default="none",
+                example="125%",
+            ),
+            "ring_size": Field(
+                Integer(1024, 8_388_608),
+                "For `ring_hash`: the least number of points on the ring.",
+                default=1024,
+                example=4096,
+            ),
+            "table_size": Field(
+                Integer(2, 5_000_011, check=check_prime),
+                "For `maglev`: the number of entries of the table, a prime.",
+                default=65537,
+                example=655373,
+            ),
+        },
+    ),
+)
+
+_TIMEOUTS = Section(
+    "`timeouts`",
+    {
+        "connect": Field(
+            duration(none=True),
+            "Until a connection to an endpoint stands (then 504).",
+            default="1s",
+            example="250ms",
+        ),
+        "response": Field(
+            duration(none=True),
+            "From the request sent until the response's head came (then 504).",
+            default="15s",
+            example="3s",
+        ),
+        "idle": Field(
+            duration(none=True),
+            "Silence in either direction of a body, a tunnel or a TCP relay, and of a client between two "
+            "requests. "
+            "Built in are 60 s, and 1 h for TCP and tunnels; when the key is written, it holds for all.",
+            default="60s",
+            example="5m",
+        ),
+        "header": Field(
+            duration(none=True),
+            "Until a request's head is complete (then 408). It runs before a service is known, so only "
+            "the one of "
+            "`defaults` counts.",
+            default="10s",
+            example="5s",
+        ),
+        "total": Field(
+            duration(none=True),
+            "The whole exchange with its retries (then 504).",
+            default="none",
+            example="30s",
+        ),
+    },
+)
+_RETRIES = Section(
+    "`retries`",
+    {
+        "attempts": Field(
+            Integer(0, 100), "Retries at most: 2 means up to three sends.", default=2, example=1
+        ),
+        "budget": Field(
+            share(0.0, 1.0, none=True),
+            "Retries at most, as a share of all requests to the service.",
+            default="20%",
+            example="10%",
+        ),
+    },
+)
+_UPSTREAM = Section(
+    "`upstream`",
+    {
+        "keepalive": Field(
+            Integer(0, 1_000_000),
+            "Idle connections kept to each endpoint by each worker; 0 closes each after its exchange.",
+            default=128,
+            example=32,
+        ),
+        "idle": Field(
+            duration(none=True), "How long an idle connection is kept.", default="55s", example="20s"
+        ),
+        "max_age": Field(
+            duration(none=True),
+            "How old a connection may get before it is closed instead of kept.",
+            default="none",
+            example="10m",
+            late=True,
+        ),
+    },
+)
+_HEALTH = Section(
+    "`health`",
+    {
+        "path": Field(
+            Text("a path such as `/healthz`", texts.parse_path),
+            "What is asked for.",
+            default="/",
+            example="/healthz",
+        ),
+        "interval": Field(duration(), "From one check to the next.", default="2s", example="5s"),
+        "timeout": Field(duration(), "How long an answer may take.", default="1s", example="500ms"),
+        "healthy": Field(
+            Integer(1, 1000), "Good checks in a row that bring an endpoint back.", default=2, example=1
+        ),
+        "unhealthy": Field(
+            Integer(1, 1000), "Failed checks in a row that take one out.", default=3, example=2
+        ),
+    },
+)
+
+
+def inherited_keys() -> dict[str, Field]:
+    """The keys that `defaults` and a service share; a service overrides them one by one."""
+    return {
+        "timeouts": Field(_TIMEOUTS, "How long each step may take.", example={"response": "3s"}),
+        "retries": Field(
+            _RETRIES, "Sending a request again to another endpoint.", example={"attempts": 1}, late=True
+        ),
+        "upstream": Field(_UPSTREAM, "Connections to endpoints.", example={"keepalive": 32}),
+        "balance": Field(
+            _BALANCE,
+            "How an endpoint is picked: a policy's name, or a mapping.",
+            default="least_request",
+            example="maglev",
+        ),
+    }
+
+
+SERVICE: Final = Section(
+    "service `{name}`",
+    {
+        "endpoints": Field(
+            ListOf(_ENDPOINT, "a list of addresses such as `[10.0.0.1:8080]`"),
+            "Where the service is: addresses, or mappings with `address`. An empty list answers 503 "
+            "`no_endpoint`.",
+            example=["10.0.0.1:8080"],
+        ),
+        **inherited_keys(),
+        "health": Field(_HEALTH, "Active checks.", example={"path": "/healthz"}, late=True),
+        "send_proxy": Field(
+            Choice({"off": None, "v1": "v1", "v2": "v2"}, what="version"),
+            "PROXY protocol towards the endpoint.",
+            default="off",
+            example="v2",
+        ),
+    },
+)
+SERVICES: Final = MapOf(Named("service", SERVICE), "services by name", texts.parse_name, texts.NAME_PATTERN)
