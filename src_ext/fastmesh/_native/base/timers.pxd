@@ -138,11 +138,14 @@ cdef inline void wheel_advance(wheel_t *wheel, uint64_t now_ms) noexcept nogil:
 cdef inline timer_t *wheel_pop_due(wheel_t *wheel) noexcept nogil:
     """The next timer that is due, disarmed; NULL when there is none."""
     cdef timer_t *timer = wheel.due.next
-    if timer == &wheel.due:
-        return NULL
-    timer_unlink(timer)
-    wheel.armed -= 1
-    return timer
+    while timer != &wheel.due:
+        timer_unlink(timer)
+        if timer.expires_tick <= wheel.tick:
+            wheel.armed -= 1
+            return timer
+        wheel_link(wheel, timer)  # was pushed back while it waited here
+        timer = wheel.due.next
+    return NULL
 
 
 cdef inline int32_t wheel_wait_ms(const wheel_t *wheel, uint64_t now_ms) noexcept nogil:
