@@ -1,4 +1,6 @@
-"""From the model to the plain values that native blocks are built from (see ``core/blocks.pyx``). No I/O, no state.
+"""From the model to the plain values that native blocks are built from (see ``core/blocks.pyx``).
+
+No I/O, no state.
 
 Times become whole milliseconds, where 0 means no limit and anything above it at least 1.
 """
@@ -42,8 +44,8 @@ def milliseconds(seconds: float | None) -> int:
 
 
 def resolve_endpoints(service: Service, resolved: Mapping[str, tuple[Address, ...]]) -> Endpoints:
-    """Address, text and weight of each endpoint, names replaced by all their addresses. An address that is reached twice is one
-    endpoint with the sum of the weights."""
+    """Address, text and weight of each endpoint, names replaced by all their addresses. An address that is reached
+    twice is one endpoint with the sum of the weights."""
     weights: dict[Address, int] = {}
     for endpoint in service.endpoints:
         address = endpoint.address
@@ -65,7 +67,8 @@ def service_spec(service: Service, index: int, slots: list[tuple[int, int]]) -> 
         "ring_size": balance.ring_size,
         "table_size": balance.table_size,
         "bounded_load": 0 if bounded is None else round(bounded * 1000),
-        "keys": [(_KEY_KINDS[key.kind], key.name.encode()) for key in balance.key] or [(_KEY_KINDS["source_ip"], b"")],
+        "keys": [(_KEY_KINDS[key.kind], key.name.encode()) for key in balance.key]
+        or [(_KEY_KINDS["source_ip"], b"")],
         "endpoints": slots,
         "connect_ms": milliseconds(timeouts.connect),
         "response_ms": milliseconds(timeouts.response),

@@ -40,7 +40,10 @@ class _Built(Struct, frozen=True):
 
 
 class DataPlane:
-    """Workers and their configuration. `apply` may be called from any one thread at a time; `stats` and `busy` from any."""
+    """Workers and their configuration.
+
+    `apply` may be called from any one thread at a time; `stats` and `busy` from any.
+    """
 
     def __init__(self, *, workers: int, connection_limit: int) -> None:
         self._engine = Engine(workers, connection_limit)
@@ -113,7 +116,11 @@ class DataPlane:
         self._service_numbers.keep_only(config.services)
         self._listener_numbers.keep_only(config.listeners)
         self._pair_numbers.keep_only(
-            {(listener.name, name) for listener in config.listeners.values() for name in _services_of(listener)}
+            {
+                (listener.name, name)
+                for listener in config.listeners.values()
+                for name in _services_of(listener)
+            }
         )
         self._services = {
             name: self._service_block(service, endpoints[name]) for name, service in config.services.items()
@@ -147,7 +154,9 @@ class DataPlane:
     def _slot(self, service: str, service_index: int, address: Address, text: str) -> int:
         slot, fresh = self._slots.give((service, text))
         if fresh:
-            self._engine.slot_define(slot.index, slot.generation, service_index, pack_address(address), text.encode())
+            self._engine.slot_define(
+                slot.index, slot.generation, service_index, pack_address(address), text.encode()
+            )
         return slot.index
 
     def _listener_block(self, listener: Listener, config: Config) -> _Built:
@@ -213,7 +222,9 @@ class DataPlane:
         before = threading.stack_size(THREAD_STACK_BYTES)
         try:
             for index in range(self._workers):
-                thread = threading.Thread(target=self._engine.run_worker, args=(index,), name=f"worker-{index}")
+                thread = threading.Thread(
+                    target=self._engine.run_worker, args=(index,), name=f"worker-{index}"
+                )
                 thread.start()
                 self._threads.append(thread)
         finally:
@@ -222,7 +233,10 @@ class DataPlane:
         self._wait(lambda: self._engine.adopted() >= generation)
 
     def set_access_log(self, fd: int | None, format: str) -> None:
-        """Access lines go to ``fd`` from now on (None: nowhere). Called again with a reopened file, or another format."""
+        """Access lines go to a duplicate of ``fd`` from now on (None: nowhere).
+
+        Called again with a reopened file, or another format.
+        """
         if fd is None:
             self._engine.enable_access_log(False)
             return

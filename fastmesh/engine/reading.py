@@ -1,7 +1,7 @@
 """Reading the native counters: from numbers back to names. Never stops a worker.
 
-A number that is given to another name keeps its native counters, which only grow; what they showed at that moment is
-subtracted from then on.
+A number that is given to another name keeps its native counters, which only grow; what they showed at that
+moment is subtracted from then on.
 """
 
 from __future__ import annotations
@@ -111,7 +111,9 @@ class Reader:
             codes, counts = found
             base = self._pair_base.get((listener, service))
             if base is not None:
-                codes = {code: n - base[0].get(code, 0) for code, n in codes.items() if n > base[0].get(code, 0)}
+                codes = {
+                    code: n - base[0].get(code, 0) for code, n in codes.items() if n > base[0].get(code, 0)
+                }
                 counts = _subtract(counts, base[1])
             pairs.append(PairStats(listener, service, codes, Histogram("hdr", counts)))
         return tuple(pairs)

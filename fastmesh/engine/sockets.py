@@ -1,14 +1,14 @@
 """Listening sockets. The supervisor's process owns them; workers only watch them.
 
-The first socket of an address is bound without SO_REUSEPORT, so that a port in use is seen; then the option is set and one
-more socket per worker joins it, each with a queue of its own. A Unix listener is one socket that all workers watch.
+The first socket of an address is bound without SO_REUSEPORT, so that a port in use is seen; then the option is
+set and one more socket per worker joins it, each with a queue of its own. A Unix listener is one socket that
+all workers watch.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
 import stat
 from itertools import count
@@ -101,7 +101,7 @@ def _has_ipv6() -> bool:
 def _open_unix(path: str) -> socket.socket:
     """A socket file that nobody listens on any more is replaced; anything else in its place is left alone."""
     with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.stat(path).st_mode):
+        if stat.S_ISSOCK(Path(path).stat().st_mode):
             probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 probe.connect(path)

@@ -3,7 +3,7 @@
 The values are dicts that ``fastmesh.engine.compile`` writes; nothing else calls this. Names are bytes, times whole
 milliseconds (0: no limit).
 """
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 from posix.stdlib cimport posix_memalign

@@ -125,12 +125,12 @@ cdef inline void socket_unwatch(worker_t *w, socket_t *s) noexcept nogil:
 cdef inline void socket_close(worker_t *w, const command_t *command) noexcept nogil:
     """Clients that wait in the queue are accepted before, so that none of them is reset."""
     cdef socket_t *s = socket_find(w, command.identity)
-    cdef int32_t i
+    cdef int32_t _round
     if s == NULL:
         return
     s.draining = 1
     s.conn.flags |= F_READABLE
-    for i in range(LAST_ACCEPTS):
+    for _round in range(LAST_ACCEPTS):
         if s.conn.flags & F_READABLE:
             listener_accept(w, s.conn)
     socket_unwatch(w, s)

@@ -133,7 +133,6 @@ cdef inline void exchange_log_keep(xchg_t *x) noexcept nogil:
 
 cdef inline void exchange_log_request(worker_t *w, xchg_t *x, const h1_req_t *req, slice_t request_id) noexcept nogil:
     cdef access_t *log
-    cdef const void *found
     cdef uint32_t i
     if not exchange_log_begin(w, x):
         return

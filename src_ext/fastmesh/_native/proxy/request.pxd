@@ -284,8 +284,7 @@ cdef inline int32_t request_emit(worker_t *w, conn_t *c, xchg_t *x, h1_req_t *re
     forward.host_override = slice_of(NULL, 0)
     if forward.upgrade:
         x.asked |= H1_ASKED_UPGRADE
-    if req.host.ptr == NULL:
-        forward.host_override = slice_of(&x.endpoint.slot.name[0], x.endpoint.slot.name_len)
+    forward.host_default = slice_of(&x.endpoint.slot.name[0], x.endpoint.slot.name_len)
     if action.has_rewrite:
         prefix = slice_of(action.rewrite.ptr, action.rewrite.len)
         length = route_rewrite_prefix(&req.path, action.prefix_len, &prefix, w.out, OUT_BYTES)
