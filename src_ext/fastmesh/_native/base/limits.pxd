@@ -24,6 +24,8 @@ cdef enum:
 
     PIPE_BYTES = 1048576  # asked for; the kernel may give less
     PIPES_MAX = 64  # a worker
+    # One splice: 64 KiB pieces cost more calls, 1 MiB pieces leave the cache; see docs/performance.md
+    SPLICE_BYTES = 262144
     SPLICE_MIN_BYTES = 262144  # what must be left of a body, or have passed a relay in one direction
     PROXY_HEADER_BYTES = 536
     BLOCKING_TURN_US = 100000

@@ -5,7 +5,7 @@ Owner worker only.
 """
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
-from fastmesh._native.base.limits cimport PIPE_BYTES, PIPES_MAX
+from fastmesh._native.base.limits cimport PIPE_BYTES, PIPES_MAX, SPLICE_BYTES
 from fastmesh._native.net.conn cimport IO_AGAIN, IO_FAILED, pipe_give_back
 from fastmesh._native.net.worker_t cimport F_EOF, F_ERROR, F_READABLE, conn_t, pipe_t, worker_t
 from fastmesh._native.sys.atomics cimport fm_bump_u64
@@ -68,7 +68,7 @@ cdef inline int64_t splice_fill(conn_t *src, pipe_t *pipe, uint64_t most) noexce
     """Socket to pipe, like ``conn_recv``. A short splice says nothing: F_READABLE stays until EAGAIN."""
     cdef ssize_t n
     while True:
-        n = splice(src.fd, NULL, pipe.write_fd, NULL, most if most < PIPE_BYTES else PIPE_BYTES,
+        n = splice(src.fd, NULL, pipe.write_fd, NULL, most if most < SPLICE_BYTES else SPLICE_BYTES,
                    SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
         if n > 0:
             pipe.held += <uint32_t> n
