@@ -10,7 +10,7 @@ from adversity.mutations import Mutation, chunk_mutations, coding_bytes, coding_
 
 from support.client import ConnectionEnded, Response
 from support.differential import read_alike
-from support.rig import Rig
+from support.rig import Rig, unique
 from support.wire import get
 
 FAMILIES = {
@@ -22,11 +22,12 @@ FAMILIES = {
 _SHOWN = 25
 
 
-def _send(rig: Rig, mutation: Mutation) -> list[Response]:
-    """All responses to the mutation and to a GET behind it; the client has then no more to say."""
+def _send(rig: Rig, mutation: Mutation, path: str) -> list[Response]:
+    """All responses to the mutation, sent for a path of its own, and to a GET behind it; the client has then
+    no more to say."""
     responses = []
     with rig.client() as client:
-        client.send(mutation.raw + get("/behind-mutation"))
+        client.send(mutation.raw.replace(b"/mutation", path.encode(), 1) + get(path + "/behind"))
         client.shutdown_write()
         try:
             while True:
@@ -38,9 +39,23 @@ def _send(rig: Rig, mutation: Mutation) -> list[Response]:
     return responses
 
 
+def _settle(rig: Rig) -> None:
+    """Wait until the origin has seen the end of requests that were given up, so that the next mark is a
+    clean one."""
+    rig.sentinels()
+    links = list(rig.origin.connections)
+    rig.origin.wait(
+        lambda: all(link.ended or all(request.complete for request in link.requests) for link in links),
+        "the end of connections with an incomplete request",
+    )
+
+
 def _judge(rig: Rig, mutation: Mutation) -> None:
+    path = unique("/mutation")
     mark = rig.origin.mark()
-    responses = _send(rig, mutation)
+    responses = _send(rig, mutation, path)
+    if mutation.expected == "either":
+        _settle(rig)
     seen = rig.origin.since(mark)
     assert not seen.malformed, f"the origin could not read it: {seen.malformed}"
     for data in seen.data.values():
@@ -48,15 +63,15 @@ def _judge(rig: Rig, mutation: Mutation) -> None:
     statuses = [response.status for response in responses]
     if mutation.expected == "refuse":
         assert statuses in ([400], [431], [501]), f"answers {statuses}"
-        assert not seen.raw, f"reached the origin: {seen.raw!r}"
+        assert path.encode() not in seen.raw, f"reached the origin: {seen.raw!r}"
     elif mutation.expected == "forward":
         assert statuses[:1] == [200], f"answers {statuses}"
-        assert [request.path for request in seen.requests][:1] == ["/mutation"]
+        assert [request.path for request in seen.requests][:1] == [path]
         closes = b"Connection: close" in mutation.raw
         assert statuses == ([200] if closes else [200, 200]), f"answers {statuses}"
         assert len(seen.requests) == len(statuses)
     else:
-        complete = [request for request in seen.requests if request.complete]
+        complete = [request for request in seen.requests if request.complete and path in request.path]
         assert statuses.count(200) == len(complete), (
             f"answers {statuses}, complete at the origin {len(complete)}"
         )
