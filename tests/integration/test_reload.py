@@ -152,34 +152,34 @@ def test_listener_added_and_removed(start: Start, site: Site) -> None:
             return probe.connect_ex(second) == 0
 
     eventually(accepts, "the new listener", within=1.0)
-    kept = Client(second)
-    assert kept.request(get("/")).status == 200
-    del site.listeners["second"]
-    proxy.write(site.config())
-    eventually(lambda: not accepts(), "the removed listener to be closed", within=2.0)
-    response = kept.request(get("/"))  # it drains: a connection in use is served once more, then told to go
-    assert response.status == 200
-    assert response.says_close
-    kept.close()
+    with Client(second) as kept:
+        assert kept.request(get("/")).status == 200
+        del site.listeners["second"]
+        proxy.write(site.config())
+        eventually(lambda: not accepts(), "the removed listener to be closed", within=2.0)
+        response = kept.request(
+            get("/")
+        )  # it drains: a connection in use is served once more, then told to go
+        assert response.status == 200
+        assert response.says_close
     assert picks(site.address, 4).total() == 4
 
 
 def test_listener_that_moves_to_another_port(start: Start, site: Site) -> None:
     proxy = start(site.config())
     old = site.address
-    kept = Client(old)
-    assert kept.request(get("/")).status == 200
-    site.address = ("127.0.0.1", free_port())
-    site.listeners["web"]["bind"] = f"127.0.0.1:{site.address[1]}"
-    proxy.write(site.config())
+    with Client(old) as kept:
+        assert kept.request(get("/")).status == 200
+        site.address = ("127.0.0.1", free_port())
+        site.listeners["web"]["bind"] = f"127.0.0.1:{site.address[1]}"
+        proxy.write(site.config())
 
-    def moved() -> bool:
-        with socket.socket() as probe, socket.socket() as gone:
-            return probe.connect_ex(site.address) == 0 and gone.connect_ex(old) != 0
+        def moved() -> bool:
+            with socket.socket() as probe, socket.socket() as gone:
+                return probe.connect_ex(site.address) == 0 and gone.connect_ex(old) != 0
 
-    eventually(moved, "the listener at its new port only", within=2.0)
-    assert picks(site.address, 4).total() == 4
-    kept.close()
+        eventually(moved, "the listener at its new port only", within=2.0)
+        assert picks(site.address, 4).total() == 4
 
 
 BROKEN = {
