@@ -211,13 +211,15 @@ def change(it, step, origins):
     policy = (ROUND_ROBIN, LEAST_REQUEST, RANDOM, RING_HASH)[step % 4]
     retired = step // 3 % 3 if step % 3 == 0 else None
     endpoints = [(slot, 1 + (step + slot) % 5) for slot in range(SLOTS) if slot != retired]
-    if retired is not None:
-        it.slot_mark(retired, draining=True)  # before the snapshot, whose adoption closes idle connections
     generation = it.publish(
         [it.build_listener(listener(1 + step % 7))], [it.build_service(service(policy, endpoints))]
     )
     if retired is not None:
-        wait_until(lambda: it.slot_is_free(retired, generation))
+        wait_until(lambda: it.adopted() >= generation)
+        it.slot_mark(retired, draining=True)
+        it.close_gone()
+        # A block that could still pick the slot has to be gone as well.
+        wait_until(lambda: it.reap() >= 0 and it.slot_is_free(retired, generation))
         port = origins[(step + retired) % len(origins)].port
         it.slot_define(retired, 2 + step, 0, address(port), b"127.0.0.1:%d" % port)
     else:

@@ -8,7 +8,7 @@ import pytest
 
 KIND = os.environ.get("FASTMESH_SANITIZED", "")
 FAULTS = {
-    "address": ("faults.write_behind_an_allocation()", "heap-buffer-overflow"),
+    "address": ("faults.write_behind_an_allocation(8)", "heap-buffer-overflow"),
     "undefined": ("faults.shift_too_far(40)", "shift exponent 40 is too large"),
     "thread": (
         "import threading\n"

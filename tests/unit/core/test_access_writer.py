@@ -157,6 +157,19 @@ def test_a_full_disk_costs_lines_and_nothing_else(log):
     assert len(lines(path)) == 1
 
 
+def test_the_format_can_change_while_the_writer_runs(log):
+    path, out = log
+    with running(out) as log_writer:
+        log_writer.send(1)
+        log_writer.wait_for(lines_written=1)
+        log_writer.writer.set_style(COMBINED)
+        log_writer.send(1)
+        log_writer.wait_for(lines_written=2)
+    first, second = path.read_text().splitlines()
+    assert json.loads(first)["time"] == "2025-11-21T07:45:11.123456Z"
+    assert second.startswith("192.168.1.77 - - [21/Nov/2025:07:45:11 +0000] ")
+
+
 def pipe(size):
     reader, out = os.pipe()
     fcntl.fcntl(out, fcntl.F_SETPIPE_SZ, size)

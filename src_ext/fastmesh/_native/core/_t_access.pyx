@@ -36,7 +36,7 @@ from fastmesh._native.proxy.access_t cimport (
     access_record_t,
     access_t,
 )
-from fastmesh._native.sys.atomics cimport fm_load_relaxed_u32, fm_load_relaxed_u64
+from fastmesh._native.sys.atomics cimport fm_load_relaxed_u32, fm_load_relaxed_u64, fm_store_relaxed_u32
 
 JSON = ACCESS_JSON
 COMBINED = ACCESS_COMBINED
@@ -177,6 +177,9 @@ cdef class Writer:
     def run(self):
         with nogil:
             access_writer_run(&self.writer)
+
+    def set_style(self, int style):
+        fm_store_relaxed_u32(&self.writer.style, <uint32_t> style)
 
     def stop(self):
         access_writer_stop(&self.writer)

@@ -44,6 +44,7 @@ from fastmesh._native.proxy.access_t cimport ACCESS_LINE_MOST, access_record_t
 from fastmesh._native.sys.atomics cimport (
     fm_bump_u64,
     fm_load_acquire_u32,
+    fm_load_relaxed_u32,
     fm_store_relaxed_u32,
     fm_store_release_u32,
 )
@@ -190,12 +191,13 @@ cdef inline void access_writer_flush(access_writer_t *writer) noexcept nogil:
 
 cdef inline void access_writer_add(access_writer_t *writer, const access_record_t *record) noexcept nogil:
     """Formats one record into the buffer, which is written out first when it has no room."""
+    cdef uint32_t style = fm_load_relaxed_u32(&writer.style)
     if writer.filled + ACCESS_LINE_MOST > ACCESS_BUFFER_BYTES:
         access_writer_flush(writer)
     if writer.filled == 0 and writer.mid_line:
         writer.buffer[0] = 10  # ends the line that an error cut
         writer.filled = 1
-    writer.filled += access_format(writer.buffer + writer.filled, record, &writer.clock, writer.style)
+    writer.filled += access_format(writer.buffer + writer.filled, record, &writer.clock, style)
     writer.pending += 1
 
 

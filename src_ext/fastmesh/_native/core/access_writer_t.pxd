@@ -14,8 +14,8 @@ ctypedef struct access_writer_t:
     uint32_t ring_count
     int wake_fd  # an eventfd, non-blocking; workers write to it, and whoever stops the thread
     int out_fd  # where lines go; may be exchanged by dup2 onto the same number at any time
-    uint32_t style  # ACCESS_JSON or ACCESS_COMBINED
     # shared: any thread stores, the writer loads
+    uint32_t style  # ACCESS_JSON or ACCESS_COMBINED; relaxed, for the lines that are formatted from then on
     uint32_t stop
     # written by the writer's thread, read by any (relaxed)
     uint64_t lines_written

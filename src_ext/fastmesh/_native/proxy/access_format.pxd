@@ -81,6 +81,7 @@ cdef inline void access_clock_set(access_clock_t *clock, uint64_t second, uint32
     cdef uint8_t *to = <uint8_t *> clock.text
     cdef uint64_t in_day
     clock.second_after = second + 1
+    clock.style = style
     if second > 253402300799u:
         second = 253402300799u
     in_day = second % 86400
@@ -106,7 +107,7 @@ cdef inline uint8_t *put_time(
 ) noexcept nogil:
     """The cached text of the second of ``micros``."""
     cdef uint64_t second = micros // 1000000
-    if clock.second_after != second + 1:
+    if clock.second_after != second + 1 or clock.style != style:
         access_clock_set(clock, second, style)
     memcpy(to, clock.text, sizeof(clock.text))
     return to + clock.length
@@ -289,8 +290,7 @@ cdef inline uint8_t *access_put_combined(
 cdef inline uint32_t access_format(
     uint8_t *to, const access_record_t *record, access_clock_t *clock, uint32_t style
 ) noexcept nogil:
-    """Writes one line at ``to``, where ``ACCESS_LINE_MOST`` bytes are free, and returns its length. One clock
-    is used with one style."""
+    """Writes one line at ``to``, where ``ACCESS_LINE_MOST`` bytes are free, and returns its length."""
     if style == ACCESS_COMBINED:
         return <uint32_t> (access_put_combined(to, record, clock, style) - to)
     return <uint32_t> (access_put_json(to, record, clock, style) - to)

@@ -69,6 +69,7 @@ ctypedef struct access_record_t:
 
 ctypedef struct access_clock_t:
     uint64_t second_after  # the second whose text is cached, plus 1; 0: none yet
+    uint32_t style  # of the cached text
     uint32_t length
     char text[32]
 

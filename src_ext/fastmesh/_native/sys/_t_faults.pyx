@@ -6,9 +6,9 @@ from libc.stdlib cimport free, malloc
 cdef uint64_t shared_plain = 0
 
 
-def write_behind_an_allocation():
-    cdef uint8_t *memory = <uint8_t *> malloc(8)
-    (<volatile uint8_t *> memory)[8] = 1
+def write_behind_an_allocation(int32_t size):
+    cdef uint8_t *memory = <uint8_t *> malloc(size)
+    (<volatile uint8_t *> memory)[size] = 1
     free(memory)
 
 
