@@ -28,6 +28,7 @@ POLL_INTERVAL_ALONE = 0.5  # seconds, where there are no events at all
 QUIET = 0.05  # seconds without an event, or with the same content, before a change is read
 MAX_UNQUIET = 0.4  # seconds that a stream of events may put that off
 MISSING_GRACE = 0.5  # seconds that the file may be away before that is an error
+READS_AT_MOST = 5  # of files that change while they are read
 
 _MISSING = points.digest_of_missing()
 
@@ -275,19 +276,21 @@ class ConfigWatcher:
     def _read(self, seen: points.Fingerprint) -> tuple[Loaded | ConfigError, points.Fingerprint]:
         """Load, and say which content that was. Runs in a thread.
 
-        `seen` was taken before: should a file change in between, the next look finds another fingerprint.
-        Where loading finds that other files belong to it, it is done again with those known, for the same
-        reason.
+        What was loaded is known for sure only when the fingerprint is the same before and after: a file that
+        changes meanwhile, and then changes back, would otherwise stay loaded under the fingerprint of the other
+        content. So it is done again until both are equal; likewise where loading finds that other files belong
+        to it.
         """
         files = tuple(seen)
-        for _ in range(3):
+        for _ in range(READS_AT_MOST):
             outcome: Loaded | ConfigError
             try:
                 outcome = load(self._path, env=self._env)
             except ConfigError as error:
                 outcome = error.with_traceback(None)
-            if outcome.files == files:
-                break
             files = outcome.files
-            seen = points.fingerprint(files)
-        return outcome, seen
+            after = points.fingerprint(files)
+            if after == seen:
+                return outcome, seen
+            seen = after
+        return outcome, {}  # it never stood still: no fingerprint equals this one, so the next look reads again

@@ -72,3 +72,23 @@ async def test_two_reloads_at_once_share_a_look(file: Path) -> None:
             askers.start_soon(ask)
         nursery.cancel_scope.cancel()
     assert [outcome.result for outcome in outcomes] == ["unchanged", "unchanged"]
+
+
+async def test_content_that_changes_while_it_is_read_is_read_again(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A is seen, B is loaded, and the file is A again: what counts in the end must be A."""
+    first = file.read_text()
+    second = first.replace(":1", ":2")
+    config_watcher = ConfigWatcher(file, load(file))
+    texts = iter([second, first])  # what the file holds by the time of the first load, and of the second
+
+    def load_meanwhile(path: Path, **options: object) -> object:
+        file.write_text(next(texts, first))
+        return load(path)
+
+    monkeypatch.setattr(watcher, "load", load_meanwhile)
+    seen = watcher.points.fingerprint((file,))
+    outcome, kept = config_watcher._read(seen)
+    assert outcome.config.listeners["web"].binds[0].port == 1
+    assert kept == watcher.points.fingerprint((file,))

@@ -42,7 +42,7 @@ from fastmesh._native.net.worker_t cimport (
 )
 from fastmesh._native.proto.h1_emit cimport h1_emit_error, h1_emit_fixed, h1_emit_redirect
 from fastmesh._native.proto.h1_t cimport H1_BODY_CHUNKED, H1_BODY_LENGTH, H1_BODY_UNTIL_CLOSE, h1_own_t
-from fastmesh._native.proxy.exchange cimport exchange_detach_up, exchange_end, slice_of
+from fastmesh._native.proxy.exchange cimport exchange_detach_up, exchange_end, refusal_log, slice_of
 from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.sys.atomics cimport fm_add_relaxed_u64, fm_bump_u64, fm_load_relaxed_u32
 
@@ -237,6 +237,7 @@ cdef inline void client_refuse(worker_t *w, conn_t *c, int32_t error, bint head_
     if pair != NULL and fm_error_info[error].status < 600:
         fm_bump_u64(&pair.codes[fm_error_info[error].status], 1)
     fm_bump_u64(&w.errors[error], 1)
+    refusal_log(w, c, error)
     own.close = 1
     own.head_only = head_only
     own.client_minor = 1

@@ -2,6 +2,7 @@
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from fastmesh._native.base.errors cimport fm_error_info
 from fastmesh._native.base.field_t cimport slice_t
 from fastmesh._native.base.hist cimport hist_record, small_hist_record
 from fastmesh._native.base.slab cimport buf_del, buf_new, pend_clear, slab_del, slab_new
@@ -164,6 +165,24 @@ cdef inline void exchange_log_end(worker_t *w, xchg_t *x, uint64_t duration_us) 
     if x.endpoint != NULL:
         exchange_log_field(x, ACCESS_ENDPOINT, &x.endpoint.slot.name[0], x.endpoint.slot.name_len)
     if access_encode(&w.access, log):
+        w.access_encoded += 1
+
+
+cdef inline void refusal_log(worker_t *w, conn_t *c, int32_t error) noexcept nogil:
+    """The record of a request whose head could not be read, or did not come: there is no exchange."""
+    cdef access_t log
+    cdef listener_block_t *block = c.socket.block
+    if not fm_load_relaxed_u32(&w.shared.access_on):
+        return
+    memset(&log, 0, sizeof(log))
+    log.protocol = ACCESS_HTTP_1_1
+    log.started_us = w.wall_us
+    log.upstream_us = <uint64_t> -1
+    log.status = fm_error_info[error].status
+    log.error = <uint8_t> error
+    log.fields[ACCESS_LISTENER] = slice_of(block.name.ptr, block.name.len)
+    log.fields[ACCESS_CLIENT] = slice_of(&c.client_ip[0], c.client_ip_len)
+    if access_encode(&w.access, &log):
         w.access_encoded += 1
 
 
