@@ -3,6 +3,7 @@ by others."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -22,12 +23,17 @@ FAMILIES = {
 _SHOWN = 25
 
 
-def _send(rig: Rig, mutation: Mutation, path: str) -> list[Response]:
+def _send(rig: Rig, mutation: Mutation, path: str, split: int | None = None) -> list[Response]:
     """All responses to the mutation, sent for a path of its own, and to a GET behind it; the client has then
-    no more to say."""
+    no more to say. With `split` the proxy has read so many bytes before it is sent the rest."""
     responses = []
-    with rig.client() as client:
-        client.send(mutation.raw.replace(b"/mutation", path.encode(), 1) + get(path + "/behind"))
+    raw = mutation.raw.replace(b"/mutation", path.encode(), 1) + get(path + "/behind")
+    with rig.client(unix=split is not None) as client:
+        if split is None:
+            client.send(raw)
+        else:
+            client.send_pieces([raw[:split]])
+            client.send(raw[split:])
         client.shutdown_write()
         try:
             while True:
@@ -90,3 +96,37 @@ def test_mutations_are_refused_or_read_alike(rig: Rig, family: str) -> None:
             problems.append(f"{mutation.name} (to {mutation.expected}): {str(error)[:400]}")
     rig.sentinels()
     assert not problems, f"{len(problems)} of {count}:\n" + "\n".join(problems[:_SHOWN])
+
+
+def _judge_split(rig: Rig, mutation: Mutation, split: int) -> None:
+    """As whole, only that the start of a body may have reached the origin before its end was seen to be
+    bad."""
+    path = unique("/mutation")
+    mark = rig.origin.mark()
+    statuses = [response.status for response in _send(rig, mutation, path, split)]
+    _settle(rig)
+    seen = rig.origin.since(mark)
+    assert not seen.malformed, f"the origin could not read it: {seen.malformed}"
+    for data in seen.data.values():
+        read_alike(data)
+    complete = [request for request in seen.requests if request.complete and path in request.path]
+    assert statuses.count(200) == len(complete), f"answers {statuses}, complete at the origin {len(complete)}"
+    if mutation.expected == "refuse":
+        assert statuses in ([400], [431], [501]), f"answers {statuses}"
+    elif mutation.expected == "forward":
+        assert statuses == ([200] if b"Connection: close" in mutation.raw else [200, 200]), (
+            f"answers {statuses}"
+        )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_mutations_that_arrive_in_two_parts(rig: Rig, family: str) -> None:
+    problems = []
+    dice = random.Random(family)
+    for mutation in FAMILIES[family]():
+        split = dice.randrange(1, len(mutation.raw))
+        try:
+            _judge_split(rig, mutation, split)
+        except AssertionError as error:
+            problems.append(f"{mutation.name} split at {split} (to {mutation.expected}): {str(error)[:400]}")
+    assert not problems, f"{len(problems)}:\n" + "\n".join(problems[:_SHOWN])

@@ -22,6 +22,7 @@ from support.differential import read_alike
 from support.origin import Mark, Origin, Request, Seen
 from support.ports import free_port
 from support.proxy import Proxy
+from support.waiting import eventually
 
 _numbers = itertools.count(1)
 
@@ -92,12 +93,17 @@ class Rig:
         """Stop the proxy with its verdict; everything else is given back in any case."""
         try:
             self._drop_second()
+            if self.proxy.is_alive():
+                eventually(lambda: self._exchanges() == 0, "no exchange to be left in the workers")
             self.proxy.stop()
         finally:
             self.proxy.kill()
             for origin in self.origins:
                 origin.close()
             self._folder.cleanup()
+
+    def _exchanges(self) -> int:
+        return sum(worker["ledger"]["exchanges"] for worker in self.proxy.api("workers")["workers"])
 
     def _drop_second(self) -> None:
         if self._second is not None:
