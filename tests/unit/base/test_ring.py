@@ -168,6 +168,7 @@ def wake():
 GIVE_UP_MS = 5_000
 
 
+@pytest.mark.tsan
 @pytest.mark.parametrize("capacity", [256, 4096])
 @pytest.mark.parametrize("turn", [1, 7])
 @pytest.mark.parametrize("nap", [False, True])
@@ -181,6 +182,7 @@ def test_two_threads_lose_nothing(wake, capacity, turn, nap):
     assert ring.dropped == full
 
 
+@pytest.mark.tsan
 def test_no_wake_up_is_lost(wake):
     count, ring = 50_000, Ring(256)
     (taken, wrong, _, timed_out), sent = in_two_threads(

@@ -103,6 +103,7 @@ def test_combined_lines(log):
     assert path.read_text() == f'{first} "GET /user/17 HTTP/1.1" 200 0 "-" "-"\n'
 
 
+@pytest.mark.tsan
 def test_workers_in_threads_lose_no_line_that_was_not_counted(log):
     path, out = log
     dropped = []
@@ -157,6 +158,7 @@ def test_a_full_disk_costs_lines_and_nothing_else(log):
     assert len(lines(path)) == 1
 
 
+@pytest.mark.tsan
 def test_the_format_can_change_while_the_writer_runs(log):
     path, out = log
     with running(out) as log_writer:
