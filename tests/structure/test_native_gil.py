@@ -4,11 +4,11 @@ A worker thread has no GIL, so anything of Python in a function that it may reac
 The sources say `noexcept nogil`; only the generated C tells whether the compiler put a call in nevertheless.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from Cython.Compiler.Main import CompilationOptions
+from Cython.Compiler.Main import compile as compile_cython
 
 from support import native_source as native
 
@@ -111,14 +111,10 @@ def calls_in(source: str, folder: Path) -> list[str]:
     """What ``probed`` uses of Python in the C that Cython makes of ``source``, with our directives."""
     path = folder / "fixture.pyx"
     path.write_text(source)
-    done = subprocess.run(
-        [sys.executable, "-m", "cython", "-3", "-X", "cdivision=True", "-X", "boundscheck=False", path.name],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
+    options = CompilationOptions(
+        language_level=3, compiler_directives={"cdivision": True, "boundscheck": False, "wraparound": False}
     )
-    assert done.returncode == 0, done.stderr
+    assert compile_cython(str(path), options).num_errors == 0
     parsed = native.parse(source, "fixture", path, is_pxd=False)
     (name,) = (f.c_name for f in parsed.functions if f.qualname == "probed")
     (body,) = (
