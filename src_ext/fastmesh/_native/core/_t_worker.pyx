@@ -1,0 +1,264 @@
+"""One worker without a thread: the test makes its turns, so that the test decides what falls into the same turn.
+
+Blocks are built of the same values as the engine's (``fastmesh.engine.compile``). For tests only.
+"""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+from posix.stdlib cimport posix_memalign
+
+from fastmesh._native.base.errors cimport FM_ERROR_LIMIT, fm_error_info
+from fastmesh._native.base.slab cimport pend_len
+from fastmesh._native.base.slot_t cimport slot_t
+from fastmesh._native.base.timers cimport timer_is_armed
+from fastmesh._native.core.access_writer cimport access_writer_wake
+from fastmesh._native.core.blocks cimport listener_free, listener_new, service_free, service_new
+from fastmesh._native.core.mailbox cimport COMMAND_FLAG_SHARED, mailbox_post
+from fastmesh._native.core.worker cimport worker_clock, worker_close_everything, worker_free, worker_init, worker_turn
+from fastmesh._native.net.snap_t cimport listener_block_t, service_t, snap_t
+from fastmesh._native.net.table cimport table_get, table_set
+from fastmesh._native.net.worker_t cimport (
+    CONN_FREE,
+    CONN_LEAF,
+    CONN_MAILBOX,
+    command_t,
+    conn_t,
+    endpoint_t,
+    listener_stats_t,
+    pair_stats_t,
+    service_stats_t,
+    shared_t,
+    worker_t,
+)
+from fastmesh._native.sys.os cimport EFD_CLOEXEC, EFD_NONBLOCK, close, epoll_create1, eventfd
+
+cdef enum: CLOEXEC = 0o2000000
+_KINDS = ("free", "listener", "client", "upstream", "relay", "mailbox")
+_STATES = ("proxy_header", "head", "exchange", "linger", "connecting", "active", "idle", "relay_connecting",
+           "relay_open", "closed")
+
+
+cdef class Worker:
+    """Life: make it, define slots, ``publish``, ``post`` sockets, make turns, ``stop``, look at ``ledger``, ``free``."""
+    cdef shared_t shared
+    cdef worker_t *w
+    cdef worker_t *all_[1]
+    cdef list slots  # addresses
+    cdef list listeners  # addresses of blocks, oldest first
+    cdef list services
+    cdef list roots
+    cdef uint64_t generation
+    cdef bint stopped
+
+    def __cinit__(self, uint64_t connection_limit, uint64_t seed):
+        cdef void *memory = NULL
+        self.slots, self.listeners, self.services, self.roots = [], [], [], []
+        memset(&self.shared, 0, sizeof(self.shared))
+        if posix_memalign(&memory, 64, sizeof(worker_t)):
+            raise MemoryError
+        memset(memory, 0, sizeof(worker_t))
+        self.w = <worker_t *> memory
+        self.all_[0] = self.w
+        self.shared.workers = 1
+        self.shared.all = &self.all_[0]
+        self.shared.connection_limit = connection_limit
+        self.shared.access_event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        if not worker_init(self.w, &self.shared, 0, epoll_create1(CLOEXEC), eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), seed):
+            raise MemoryError
+        worker_clock(self.w)
+
+    # ------------------------------------------------------------ configuration
+
+    def define_slot(self, uint32_t index, uint32_t generation, uint32_t service_index, bytes address, bytes name):
+        cdef slot_t *slot = <slot_t *> table_get(&self.shared.slots, index)
+        if slot == NULL:
+            slot = <slot_t *> calloc(1, sizeof(slot_t))
+            if slot == NULL or not table_set(&self.shared.slots, index, slot):
+                raise MemoryError
+            self.slots.append(<size_t> slot)
+        slot.health = 0
+        slot.index = index
+        slot.service_index = service_index
+        slot.sockaddr_len = <unsigned short> len(address)
+        memcpy(slot.sockaddr_bytes, <const char *> address, len(address))
+        slot.name_len = <unsigned short> len(name)
+        memcpy(slot.name, <const char *> name, len(name))
+        slot.generation = generation
+
+    def mark_slot(self, uint32_t index, uint64_t health):
+        """Sets the whole health word."""
+        (<slot_t *> table_get(&self.shared.slots, index)).health = health
+
+    def build_listener(self, dict spec):
+        """The number of a new block."""
+        cdef listener_block_t *block = listener_new(spec, 1)
+        self.listeners.append(<size_t> block)
+        return len(self.listeners) - 1
+
+    def build_service(self, dict spec):
+        cdef service_t *block = service_new(spec, &self.shared.slots, 1)
+        self.services.append(<size_t> block)
+        return len(self.services) - 1
+
+    def publish(self, list listeners, list services):
+        """Makes a snapshot of blocks by index; each is a block's number or None."""
+        cdef snap_t *root = <snap_t *> calloc(1, sizeof(snap_t))
+        cdef uint32_t i
+        self.generation += 1
+        root.generation = self.generation
+        root.listener_count = <uint32_t> len(listeners)
+        root.service_count = <uint32_t> len(services)
+        root.listeners = <listener_block_t **> calloc(len(listeners) + 1, sizeof(void *))
+        root.services = <service_t **> calloc(len(services) + 1, sizeof(void *))
+        for i, number in enumerate(listeners):
+            if number is not None:
+                root.listeners[i] = <listener_block_t *> <size_t> self.listeners[number]
+        for i, number in enumerate(services):
+            if number is not None:
+                root.services[i] = <service_t *> <size_t> self.services[number]
+        self.roots.append(<size_t> root)
+        self.w.published = root
+
+    def post(self, uint32_t kind, int fd, uint32_t listener_index, uint64_t identity, bint shared=False):
+        cdef command_t *command = <command_t *> calloc(1, sizeof(command_t))
+        command.kind = kind
+        command.fd = fd
+        command.listener_index = listener_index
+        command.identity = identity
+        command.flags = COMMAND_FLAG_SHARED if shared else 0
+        mailbox_post(self.w, command)
+
+    def drain(self):
+        self.shared.draining = 1
+
+    # ------------------------------------------------------------ turns
+
+    def turn(self):
+        """A turn that does not wait."""
+        access_writer_wake(self.w.event_fd)
+        with nogil:
+            worker_turn(self.w)
+
+    def turn_waiting(self):
+        """A turn that sleeps until something happens or a timer may be due."""
+        with nogil:
+            worker_turn(self.w)
+
+    def stop(self):
+        """What the end of the thread does."""
+        self.stopped = True
+        with nogil:
+            worker_close_everything(self.w)
+
+    def free(self):
+        """After ``stop``, once."""
+        cdef snap_t *root
+        if self.w == NULL:
+            return
+        close(self.w.epoll_fd)
+        close(self.w.event_fd)
+        close(self.shared.access_event_fd)
+        worker_free(self.w)
+        free(self.w)
+        self.w = NULL
+        for block in self.listeners:
+            listener_free(<listener_block_t *> <size_t> block)
+        for block in self.services:
+            service_free(<service_t *> <size_t> block)
+        for address in self.roots:
+            root = <snap_t *> <size_t> address
+            free(root.listeners)
+            free(root.services)
+            free(root)
+        for address in self.slots:
+            free(<void *> <size_t> address)
+
+    # ------------------------------------------------------------ failure injection
+
+    def fail_buffers_after(self, int64_t count):
+        """Negative: never."""
+        self.w.bufs.fail_after = count
+
+    def fail_exchanges_after(self, int64_t count):
+        self.w.exchanges.fail_after = count
+
+    # ------------------------------------------------------------ looking
+
+    def connections(self):
+        """(kind, state, unsent bytes, unparsed bytes, bytes in a pipe, whether its timer is armed) of each."""
+        cdef uint32_t i, j
+        cdef conn_t *c
+        found = []
+        for i in range(self.w.conn_leaf_count):
+            for j in range(CONN_LEAF):
+                c = &self.w.conn_leaves[i][j]
+                if c.kind != CONN_FREE and c.kind != CONN_MAILBOX:
+                    # A listening connection has no state
+                    found.append((_KINDS[c.kind], _STATES[c.state] if c.kind != 1 else "", pend_len(&c.out),
+                                  pend_len(&c.input), c.pipe.held if c.pipe != NULL else 0,
+                                  bool(timer_is_armed(&c.timer))))
+        return found
+
+    def ledger(self):
+        """Living objects; the mailbox's connection is not counted."""
+        return {
+            "connections": self.w.conns_live - (0 if self.stopped else 1),
+            "exchanges": self.w.exchanges.live,
+            "buffers": self.w.bufs.live,
+            "pipes": self.w.pipes_live,
+            "clients": self.shared.connections,
+            "busy": self.w.busy,
+        }
+
+    def references(self):
+        """How many references each block has: listeners' and services', oldest first."""
+        return (
+            [(<listener_block_t *> <size_t> block).refs[0].count for block in self.listeners],
+            [(<service_t *> <size_t> block).refs[0].count for block in self.services],
+        )
+
+    def adopted(self):
+        return self.w.adopted_generation
+
+    def errors(self):
+        """Counts above 0 by public name."""
+        cdef uint32_t i
+        counts = {}
+        for i in range(FM_ERROR_LIMIT):
+            if self.w.errors[i]:
+                name = (<bytes> fm_error_info[i].public_name).decode()
+                counts[name] = counts.get(name, 0) + self.w.errors[i]
+        return counts
+
+    def pair(self, uint32_t index):
+        cdef pair_stats_t *pair = <pair_stats_t *> table_get(&self.w.pairs, index)
+        return {} if pair == NULL else {code: pair.codes[code] for code in range(600) if pair.codes[code]}
+
+    def retries(self, uint32_t service_index):
+        cdef service_stats_t *stats = <service_stats_t *> table_get(&self.w.services, service_index)
+        return 0 if stats == NULL else stats.retries
+
+    def endpoint(self, uint32_t index):
+        """Counters of a slot, and for how many ms it is marked down."""
+        cdef slot_t *slot = <slot_t *> table_get(&self.shared.slots, index)
+        cdef endpoint_t *ep = <endpoint_t *> table_get(&self.w.endpoints, index)
+        cdef uint32_t until = <uint32_t> slot.health
+        if ep == NULL:
+            return None
+        return {
+            "connections": ep.connections,
+            "idle": ep.idle,
+            "in_flight": ep.in_flight,
+            "slot_in_flight": slot.in_flight,
+            "requests": ep.requests,
+            "failures": ep.failures,
+            "fails": ep.fails,
+            "down_ms": until - <uint32_t> self.w.now_ms if until else 0,
+        }
+
+    def listener(self, uint32_t index):
+        """(active, total, bytes received, bytes sent)"""
+        cdef listener_stats_t *stats = <listener_stats_t *> table_get(&self.w.listeners, index)
+        if stats == NULL:
+            return None
+        return stats.connections_active, stats.connections_total, stats.bytes_received, stats.bytes_sent
