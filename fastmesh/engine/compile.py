@@ -44,8 +44,10 @@ def milliseconds(seconds: float | None) -> int:
 
 
 def resolve_endpoints(service: Service, resolved: Mapping[str, tuple[Address, ...]]) -> Endpoints:
-    """Address, text and weight of each endpoint, names replaced by all their addresses. An address that is reached
-    twice is one endpoint with the sum of the weights."""
+    """Address, text and weight of each endpoint, names replaced by all their addresses.
+
+    An address that is reached twice is one endpoint with the sum of the weights.
+    """
     weights: dict[Address, int] = {}
     for endpoint in service.endpoints:
         address = endpoint.address
@@ -135,7 +137,7 @@ def listener_spec(
     service_index: Callable[[str], int],
     pair_index: Callable[[str], int],
 ) -> Spec:
-    """``pair_index`` numbers the statistics of (this listener, service); "" is what the proxy answers itself."""
+    """``pair_index`` numbers the statistics of (this listener, service); "" is for own answers."""
     limits = config.limits
     forwarded = listener.forwarded
     return {

@@ -62,6 +62,10 @@ class DataPlane:
         self._listening: dict[str, Listening] = {}  # by the text of the bind
         self._reader = Reader(self._engine)
         self._running = False
+        self._changing = threading.Lock()
+        self._down: set[SlotKey] = set()
+        self._health_changes = 0
+        self._slow = 0
         self._ledger: dict[str, int] = {}
 
     # ------------------------------------------------------------ configuration
@@ -70,6 +74,10 @@ class DataPlane:
         """Puts a configuration in force. The first call binds the listeners.
 
         Raises StartError when an address cannot be bound; what was in force stays so."""
+        with self._changing:
+            return self._apply(config, resolved)
+
+    def _apply(self, config: Config, resolved: Mapping[str, tuple[Address, ...]]) -> ApplyResult:
         self._recycle()
         endpoints = {name: resolve_endpoints(service, resolved) for name, service in config.services.items()}
         if self._config == config and endpoints == self._endpoints:
@@ -213,6 +221,44 @@ class DataPlane:
         deadline = time.monotonic() + ADOPTION_PATIENCE
         while self._running and not reached() and time.monotonic() < deadline:
             time.sleep(0.0005)
+
+    def tend(self) -> tuple[str, ...]:
+        """Called every second or so: frees what nobody uses any more, and tells what is worth a log line.
+
+        Does nothing while a configuration is being applied.
+        """
+        if not self._changing.acquire(blocking=False):
+            return ()
+        try:
+            self._recycle()
+            return (*self._endpoint_news(), *self._slow_turns())
+        finally:
+            self._changing.release()
+
+    def _endpoint_news(self) -> tuple[str, ...]:
+        changes, _, _ = self._engine.noticed()
+        if changes == self._health_changes and not self._down:
+            return ()
+        self._health_changes = changes
+        down = self._reader.down_endpoints()
+        known = set(self._slots.of)
+        news = [
+            f"service {name}: endpoint {text} is down: it takes no connections"
+            for name, text in sorted(down - self._down)
+        ]
+        news += [
+            f"service {name}: endpoint {text} is tried again"
+            for name, text in sorted((self._down - down) & known)
+        ]
+        self._down = down
+        return tuple(news)
+
+    def _slow_turns(self) -> tuple[str, ...]:
+        _, slow, longest = self._engine.noticed()
+        if slow == self._slow:
+            return ()
+        more, self._slow = slow - self._slow, slow
+        return (f"{more} turns of a worker took over 100 ms, the longest so far {longest / 1000:.0f} ms",)
 
     # ------------------------------------------------------------ threads
 

@@ -1,7 +1,7 @@
 """Numbers for names and endpoints.
 
-Workers keep what must outlive a change (pools, counts, statistics) by number. A number is given for as long as
-its key is in the configuration, and used again for another key only after every worker has let go of it.
+Workers keep what must outlive a change (pools, counts, statistics) by number. A number is given for as long
+as its key is in the configuration, and used again for another key only after every worker has let go of it.
 """
 
 from __future__ import annotations

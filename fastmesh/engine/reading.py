@@ -102,6 +102,15 @@ class Reader:
             generation=self._engine.generation,
         )
 
+    def down_endpoints(self) -> set[tuple[str, str]]:
+        """(service, address) of the endpoints that are marked down just now."""
+        now_ms = time.monotonic_ns() // 1_000_000
+        return {
+            (service, address)
+            for service, address, slot, _ in self.view.endpoints
+            if endpoint_state(self._engine.slot_health(slot), now_ms) == "down"
+        }
+
     def _pairs(self, view: View) -> tuple[PairStats, ...]:
         pairs = []
         for (listener, service), number in view.pairs.items():

@@ -1,8 +1,8 @@
 """Listening sockets. The supervisor's process owns them; workers only watch them.
 
-The first socket of an address is bound without SO_REUSEPORT, so that a port in use is seen; then the option is
-set and one more socket per worker joins it, each with a queue of its own. A Unix listener is one socket that
-all workers watch.
+The first socket of an address is bound without SO_REUSEPORT, so that a port in use is seen; then the option
+is set and one more socket per worker joins it, each with a queue of its own. A Unix listener is one socket
+that all workers watch.
 """
 
 from __future__ import annotations

@@ -276,10 +276,10 @@ class ConfigWatcher:
     def _read(self, seen: points.Fingerprint) -> tuple[Loaded | ConfigError, points.Fingerprint]:
         """Load, and say which content that was. Runs in a thread.
 
-        What was loaded is known for sure only when the fingerprint is the same before and after: a file that
-        changes meanwhile, and then changes back, would otherwise stay loaded under the fingerprint of the other
-        content. So it is done again until both are equal; likewise where loading finds that other files belong
-        to it.
+        What was loaded is known for sure only when the fingerprint is the same before and after: a file
+        that changes meanwhile, and then changes back, would otherwise stay loaded under the fingerprint of
+        the other content. So it is done again until both are equal; likewise where loading finds that other
+        files belong to it.
         """
         files = tuple(seen)
         for _ in range(READS_AT_MOST):
@@ -293,4 +293,7 @@ class ConfigWatcher:
             if after == seen:
                 return outcome, seen
             seen = after
-        return outcome, {}  # it never stood still: no fingerprint equals this one, so the next look reads again
+        return (
+            outcome,
+            {},
+        )  # it never stood still: no fingerprint equals this one, so the next look reads again

@@ -29,6 +29,7 @@ log = logging.getLogger("fastmesh")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 RESOLVE_SECONDS = 30.0
 RESTART_SECONDS = 5.0
+TEND_SECONDS = 1.0
 
 
 async def serve(file: str, build_data_plane: DataPlaneFactory) -> Exit:
@@ -61,6 +62,7 @@ async def serve(file: str, build_data_plane: DataPlaneFactory) -> Exit:
                     nursery.start_soon(server.serve, admin_sockets)
                 nursery.start_soon(go_on, "watching the configuration", keeper.watch)
                 nursery.start_soon(go_on, "resolving host names", refresh_names, keeper)
+                nursery.start_soon(go_on, "tending the data plane", tend, data_plane)
                 control.started = True
                 memory.give_back()
                 log.info("%s", describe_start(data_plane.stats(), admin_sockets, workers))
@@ -145,6 +147,14 @@ async def refresh_names(keeper: ConfigKeeper) -> None:
     while True:
         await trio.sleep(RESOLVE_SECONDS)
         await keeper.refresh_names()
+
+
+async def tend(data_plane: DataPlane) -> None:
+    """What the workers noticed is told in the log; what nobody uses any more is freed."""
+    while True:
+        await trio.sleep(TEND_SECONDS)
+        for news in data_plane.tend():
+            log.warning("%s", news)
 
 
 async def go_on(what: str, run: Callable[..., Awaitable[None]], *arguments: object) -> None:

@@ -37,6 +37,9 @@ class DataPlane(Protocol):
 
     def stats(self) -> Stats: ...
 
+    def tend(self) -> tuple[str, ...]:
+        """Called every second: frees what is not used any more; returns what is worth a log line."""
+
     def begin_drain(self) -> None:
         """From now on each answer carries ``Connection: close``."""
 

@@ -96,6 +96,9 @@ class FakeDataPlane:
             os.close(self.access_log[0])
         self.access_log = (None if fd is None else os.dup(fd), format)
 
+    def tend(self) -> tuple[str, ...]:
+        return ()
+
     def stats(self) -> Stats:
         config = self.config
         assert config is not None

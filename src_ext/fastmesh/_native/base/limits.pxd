@@ -28,4 +28,4 @@ cdef enum:
     SPLICE_BYTES = 262144
     SPLICE_MIN_BYTES = 262144  # what must be left of a body, or have passed a relay in one direction
     PROXY_HEADER_BYTES = 536
-    BLOCKING_TURN_US = 100000
+    SLOW_TURN_US = 100000  # counted, and logged by the control thread

@@ -418,6 +418,20 @@ cdef class Engine:
             total += fm_load_relaxed_u64(&self.workers[i].busy)
         return total
 
+    def noticed(self):
+        """(changes of endpoints' health, turns over 100 ms, the longest turn in µs) over all workers and all time."""
+        cdef uint32_t i
+        changes = slow = longest = 0
+        for i in range(self.worker_count):
+            changes += fm_load_relaxed_u64(&self.workers[i].health_changes)
+            slow += fm_load_relaxed_u64(&self.workers[i].slow_turns)
+            longest = max(longest, fm_load_relaxed_u64(&self.workers[i].longest_turn_us))
+        return changes, slow, longest
+
+    def slot_health(self, uint32_t index):
+        """The slot's health word (see ``base/slot_t.pxd``)."""
+        return fm_load_relaxed_u64(&(<slot_t *> table_get(&self.shared.slots, index)).health)
+
     def pair(self, uint32_t index):
         """(codes, counts) of a (listener, service) pair, or None before its first request."""
         cdef uint32_t i, code

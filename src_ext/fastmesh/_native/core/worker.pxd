@@ -12,6 +12,7 @@ from fastmesh._native.base.limits cimport (
     READY_PER_TURN,
     SCRATCH_BYTES,
     SCRATCH_HEADROOM,
+    SLOW_TURN_US,
     TIMERS_PER_TURN,
 )
 from fastmesh._native.base.ring cimport ring_init, ring_should_wake
@@ -251,6 +252,8 @@ cdef inline void worker_turn(worker_t *w) noexcept nogil:
     fm_bump_u64(&w.turns, 1)
     clock_gettime(CLOCK_MONOTONIC, &t)
     took = timespec_us(&t) - w.now_us
+    if fm_unlikely(took > SLOW_TURN_US):
+        fm_bump_u64(&w.slow_turns, 1)
     if took > w.longest_turn_us:
         fm_store_relaxed_u64(&w.longest_turn_us, took)
 

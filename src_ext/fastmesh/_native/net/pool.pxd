@@ -182,11 +182,13 @@ cdef inline void endpoint_connect_failed(worker_t *w, endpoint_t *ep) noexcept n
     if pause_ms > DOWN_MAX_MS:
         pause_ms = DOWN_MAX_MS
     ep.fails += 1
+    fm_bump_u64(&w.health_changes, 1)
     until = <uint32_t> w.now_ms + pause_ms
     health_set_down_until(ep.slot, until if until != 0 else 1)
 
 
-cdef inline void endpoint_connected(endpoint_t *ep) noexcept nogil:
+cdef inline void endpoint_connected(worker_t *w, endpoint_t *ep) noexcept nogil:
     if ep.fails or <uint32_t> fm_load_relaxed_u64(&ep.slot.health) != 0:
         ep.fails = 0
+        fm_bump_u64(&w.health_changes, 1)
         health_set_down_until(ep.slot, 0)

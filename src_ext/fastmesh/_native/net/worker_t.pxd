@@ -186,6 +186,8 @@ ctypedef struct worker_t:
     uint64_t adopted_generation
     uint64_t turns
     uint64_t longest_turn_us
+    uint64_t slow_turns  # over SLOW_TURN_US
+    uint64_t health_changes  # endpoints marked down or up again by this worker
     uint64_t busy  # exchanges, tunnels and relays
     uint64_t errors[64]
     uint64_t commands_done

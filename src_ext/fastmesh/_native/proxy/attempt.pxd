@@ -251,6 +251,6 @@ cdef inline void attempt_start(worker_t *w, xchg_t *x) noexcept nogil:
 
 
 cdef inline void attempt_connected(worker_t *w, xchg_t *x, conn_t *u) noexcept nogil:
-    endpoint_connected(u.endpoint)
+    endpoint_connected(w, u.endpoint)
     u.state = U_ACTIVE
     attempt_send(w, x)

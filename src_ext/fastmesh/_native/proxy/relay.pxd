@@ -301,7 +301,7 @@ cdef inline void relay_connecting(worker_t *w, xchg_t *x, conn_t *c, bint writab
         return
     if not writable:
         return
-    endpoint_connected(u.endpoint)
+    endpoint_connected(w, u.endpoint)
     u.state = R_OPEN
     conn_timer(w, u, 0)
     conn_timer(w, x.client, x.tunnel_idle_ms)
