@@ -1,13 +1,12 @@
-"""A worker without a thread between scripted ends: the test makes the turns, and so decides what happens in which.
+"""A worker without a thread between scripted ends: the test makes the turns, and decides what falls in each.
 
-Listener and endpoints are Unix sockets: what one side sends is there for the other when `send` returns, and closing
-with unread bytes is a reset.
+Listener and endpoints are Unix sockets: what one side sends is there for the other when `send` returns, and
+closing with unread bytes is a reset.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import socket
 import struct
@@ -39,6 +38,8 @@ from fastmesh.model import (
 OPEN_SOCKET, MOVE_SOCKET, CLOSE_SOCKET, CLOSE_IDLE, CLOSE_GONE = range(1, 6)
 UNHEALTHY, DRAINING = 1 << 32, 1 << 33
 PATIENCE_S = 10.0
+ROUND_ROBIN = Balance("round_robin")
+TIMEOUTS, UPSTREAM, LIMITS = Timeouts(), Upstream(), Limits()
 
 
 class End:
@@ -179,10 +180,10 @@ class Stage:
         origins: int = 1,
         *,
         protocol: str = "http",
-        balance: Balance = Balance("round_robin"),
-        timeouts: Timeouts = Timeouts(),
-        upstream: Upstream = Upstream(),
-        limits: Limits = Limits(),
+        balance: Balance = ROUND_ROBIN,
+        timeouts: Timeouts = TIMEOUTS,
+        upstream: Upstream = UPSTREAM,
+        limits: Limits = LIMITS,
         connection_limit: int = 100,
         **listener: Any,
     ) -> None:
@@ -352,7 +353,3 @@ def buffer_of(sock: socket.socket) -> int:
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) + sock.getsockopt(
         socket.SOL_SOCKET, socket.SO_RCVBUF
     )
-
-
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))

@@ -1,0 +1,193 @@
+"""The model becomes plain values: whole milliseconds, numbers, bytes, endpoints without names."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import UNSET
+
+from fastmesh.engine.compile import (
+    UNSET_MS,
+    listener_spec,
+    milliseconds,
+    resolve_endpoints,
+    service_spec,
+)
+from fastmesh.model import (
+    Address,
+    Balance,
+    Config,
+    Endpoint,
+    Forward,
+    Forwarded,
+    HashKey,
+    Limits,
+    Listener,
+    Redirect,
+    Respond,
+    Route,
+    Service,
+    Timeouts,
+    Upstream,
+)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(None, 0), (0.0001, 1), (0.001, 1), (0.0016, 2), (1.5, 1500), (3600, 3_600_000), (1e12, 0x7FFFFFFF)],
+)
+def test_milliseconds(seconds: float | None, expected: int) -> None:
+    assert milliseconds(seconds) == expected
+
+
+@given(st.floats(min_value=1e-9, max_value=1e15))
+def test_a_limit_never_becomes_no_limit(seconds: float) -> None:
+    assert 1 <= milliseconds(seconds) < UNSET_MS
+
+
+def inet(host: str, port: int = 80) -> Address:
+    return Address("inet", host, port)
+
+
+def test_names_are_replaced_by_their_addresses() -> None:
+    name = Address("name", "api", 80)
+    service = Service("s", (Endpoint(name, 2), Endpoint(inet("10.0.0.9"), 5)))
+    resolved = {"api:80": (inet("10.0.0.1"), inet("10.0.0.2"))}
+    assert resolve_endpoints(service, resolved) == (
+        (inet("10.0.0.1"), "10.0.0.1:80", 2),
+        (inet("10.0.0.2"), "10.0.0.2:80", 2),
+        (inet("10.0.0.9"), "10.0.0.9:80", 5),
+    )
+
+
+def test_a_name_without_an_address_is_no_endpoint() -> None:
+    assert resolve_endpoints(Service("s", (Endpoint(Address("name", "api", 80)),)), {}) == ()
+
+
+def test_an_address_that_is_reached_twice_has_the_sum_of_the_weights() -> None:
+    service = Service("s", (Endpoint(Address("name", "api", 80), 2), Endpoint(inet("10.0.0.1"), 5)))
+    assert resolve_endpoints(service, {"api:80": (inet("10.0.0.1"),)}) == (
+        (inet("10.0.0.1"), "10.0.0.1:80", 7),
+    )
+
+
+def test_a_service() -> None:
+    spec = service_spec(
+        Service(
+            "s",
+            balance=Balance(
+                "maglev", (HashKey("header", "x-user"), HashKey("cookie", "id")), 1.25, 2048, 251
+            ),
+            timeouts=Timeouts(connect=0.5, response=2, idle=3, idle_tcp=None, header=9, total=4),
+            upstream=Upstream(keepalive=7, idle=8),
+            send_proxy="v2",
+        ),
+        3,
+        [(5, 1), (6, 2)],
+    )
+    assert spec == {
+        "index": 3,
+        "name": b"s",
+        "policy": 4,
+        "ring_size": 2048,
+        "table_size": 251,
+        "bounded_load": 1250,
+        "keys": [(2, b"x-user"), (3, b"id")],
+        "endpoints": [(5, 1), (6, 2)],
+        "connect_ms": 500,
+        "response_ms": 2000,
+        "idle_ms": 3000,
+        "tunnel_idle_ms": 0,
+        "total_ms": 4000,
+        "pool_idle_ms": 8000,
+        "keepalive": 7,
+        "send_proxy": 2,
+    }
+
+
+def test_without_keys_the_source_address_is_the_key() -> None:
+    spec = service_spec(Service("s", balance=Balance("ring_hash")), 0, [])
+    assert (spec["keys"], spec["bounded_load"], spec["send_proxy"]) == ([(0, b"")], 0, 0)
+
+
+def compiled(listener: Listener, **config: Any) -> dict[str, Any]:
+    services = ["a", "b"]
+    pairs = ["", "a", "b"]
+    return listener_spec(
+        listener, Config({}, {}, **config), 4, services.index, lambda name: 10 + pairs.index(name)
+    )
+
+
+def test_a_listener() -> None:
+    spec = compiled(
+        Listener("l", (), "tcp", True, Forwarded(host=False), ("h2c",)),
+        limits=Limits(1000, 20, 300, 9, 5000),
+        timeouts=Timeouts(header=2, idle=None),
+    )
+    assert spec == {
+        "index": 4,
+        "name": b"l",
+        "protocol": 1,
+        "accept_proxy": True,
+        "forwarded": 1 + 2 + 8,
+        "upgrade_websocket": False,
+        "own_pair_index": 10,
+        "header_ms": 2000,
+        "client_idle_ms": 0,
+        "body_limit": 5000,
+        "header_bytes": 1000,
+        "header_count": 20,
+        "target_bytes": 300,
+        "method_bytes": 9,
+        "trusted": [],
+        "routes": [],
+        "actions": [],
+    }
+
+
+def test_actions_and_conditions() -> None:
+    routes = (
+        Route(
+            Forward((("b", 9), ("a", 1)), "/new", 2.0),
+            path="/api",
+            methods=("GET", "PUT"),
+            hosts=("*.example.com",),
+            headers=(("x-a", "b"),),
+        ),
+        Route(Forward((("a", 1),), None, None)),
+        Route(Forward((("a", 1),), None, UNSET)),
+        Route(Redirect("/elsewhere", 301), "exact", "/old"),
+        Route(Respond(204, b"no"), "exact", "/"),
+    )
+    spec = compiled(Listener("l", (), routes=routes))
+    assert spec["routes"] == [
+        (0, b"/api", (b"GET", b"PUT"), (b"*.example.com",), ((b"x-a", b"b"),), 0),
+        (0, b"/", (), (), (), 1),
+        (0, b"/", (), (), (), 2),
+        (1, b"/old", (), (), (), 3),
+        (1, b"/", (), (), (), 4),
+    ]
+    forward, unlimited, inherited, redirect, respond = spec["actions"]
+    assert forward["targets"] == [(1, 12, 9), (0, 11, 1)]
+    assert (forward["rewrite"], forward["prefix_len"], forward["response_ms"]) == (b"/new", 4, 2000)
+    assert (unlimited["response_ms"], unlimited["prefix_len"], unlimited["rewrite"]) == (0, 0, None)
+    assert inherited["response_ms"] == UNSET_MS
+    assert (redirect["kind"], redirect["status"], redirect["location"]) == (1, 301, b"/elsewhere")
+    assert (respond["kind"], respond["status"], respond["body"]) == (2, 204, b"no")
+
+
+@given(st.ip_addresses(), st.integers(0, 128))
+def test_trusted_ranges_are_of_128_bits(address: ipaddress.IPv4Address, bits: int) -> None:
+    bits = min(bits, address.max_prefixlen)
+    network = ipaddress.ip_network((address, bits), strict=False)
+    ((packed, length),) = compiled(Listener("l", ()), trusted_proxies=(str(network),))["trusted"]
+    assert len(packed) == 16
+    as_v6 = ipaddress.IPv6Address(packed)
+    if address.version == 4:
+        assert (as_v6.ipv4_mapped, length) == (network.network_address, bits + 96)
+    else:
+        assert (as_v6, length) == (network.network_address, bits)

@@ -1,0 +1,257 @@
+"""Listening sockets: what is in the way is said, what is not ours is left alone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fastmesh.engine import sockets
+from fastmesh.engine.sockets import Listening, open_listening
+from fastmesh.errors import StartError
+from fastmesh.model import Bind
+
+Open = Callable[..., Listening]
+
+
+@pytest.fixture
+def listen() -> Iterator[Open]:
+    """`open_listening` for a listener `web`; what was opened is closed when the test ends."""
+    opened: list[Listening] = []
+
+    def listen(bind: Bind, workers: int = 1) -> Listening:
+        opened.append(open_listening("web", bind, workers))
+        return opened[-1]
+
+    yield listen
+    for listening in opened:
+        listening.close()
+
+
+def loopback(port: int = 0) -> Bind:
+    return Bind("inet", "127.0.0.1", port)
+
+
+def port_of(listening: Listening) -> int:
+    port: int = listening.sockets[0].getsockname()[1]
+    return port
+
+
+def message(bind: Bind, workers: int = 1) -> str:
+    with pytest.raises(StartError) as caught:
+        open_listening("web", bind, workers)
+    text = str(caught.value)
+    assert text.startswith(f"listener web: {bind.text}"), text
+    return text
+
+
+# ---------------------------------------------------------------- TCP
+
+
+def test_a_group_of_one_socket_a_worker(listen: Open) -> None:
+    listening = listen(loopback(), 3)
+    assert len({sock.fileno() for sock in listening.sockets}) == 3
+    assert {sock.getsockname() for sock in listening.sockets} == {("127.0.0.1", port_of(listening))}
+    assert [listening.fd_for(worker) for worker in range(3)] == [s.fileno() for s in listening.sockets]
+    assert not listening.shared
+    assert listening.bound_text() == f"127.0.0.1:{port_of(listening)}"
+    for sock in listening.sockets:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert not sock.getblocking()
+        assert not os.get_inheritable(sock.fileno())
+
+
+def test_each_of_a_group_is_given_clients(listen: Open) -> None:
+    listening = listen(loopback(), 2)
+    clients = [socket.create_connection(("127.0.0.1", port_of(listening))) for _ in range(64)]
+    taken = []
+    for sock in listening.sockets:
+        count = 0
+        while True:
+            try:
+                sock.accept()[0].close()
+            except BlockingIOError:
+                break
+            count += 1
+        taken.append(count)
+    for client in clients:
+        client.close()
+    assert sum(taken) == 64
+    assert min(taken) > 0
+
+
+def test_each_listening_has_an_identity(listen: Open) -> None:
+    assert listen(loopback()).identity != listen(loopback()).identity
+
+
+@pytest.mark.parametrize("reuse_port", [False, True])
+def test_a_port_in_use(reuse_port: bool) -> None:
+    """Seen even when the other has SO_REUSEPORT: the first of a group is bound without it."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, reuse_port)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        text = message(loopback(port), 2)
+    assert "in use" in text
+    assert f"ss -ltnp 'sport = :{port}'" in text
+
+
+def test_two_of_ours_cannot_share_a_port(listen: Open) -> None:
+    port = port_of(listen(loopback(), 2))
+    assert "in use" in message(loopback(port), 2)
+
+
+def test_a_port_of_closed_connections_can_be_taken(listen: Open) -> None:
+    """Connections in TIME_WAIT do not keep a restart waiting."""
+    listening = listen(loopback())
+    port = port_of(listening)
+    client = socket.create_connection(("127.0.0.1", port))
+    listening.sockets[0].setblocking(True)
+    accepted = listening.sockets[0].accept()[0]
+    accepted.close()
+    client.close()
+    listening.close()
+    assert port_of(listen(loopback(port))) == port
+
+
+def test_an_address_that_the_machine_does_not_have() -> None:
+    assert "ip addr" in message(Bind("inet", "192.0.2.1", 8080))
+
+
+def test_no_permission(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(sockets, "_open_tcp", refuse)
+    monkeypatch.setattr(sockets, "_open_unix", refuse)
+    text = message(loopback(80))
+    assert "CAP_NET_BIND_SERVICE" in text
+    assert "ports below" in text
+    assert "folder" in message(Bind("unix", path="/x/y.sock"))
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_no_descriptor(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, "too many")
+
+    monkeypatch.setattr(sockets, "_open_tcp", refuse)
+    assert "ulimit -n" in message(loopback(8080))
+
+
+def test_another_failure_is_told_as_the_system_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    monkeypatch.setattr(sockets, "_open_tcp", refuse)
+    assert message(loopback(8080)).endswith(": No buffer space available")
+
+
+def test_a_failure_leaves_no_socket_open() -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        message(loopback(other.getsockname()[1]), 4)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on this machine")
+def test_ipv6_only_and_both(listen: Open) -> None:
+    only = listen(Bind("inet6", "::", 0))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port_of(only)))
+    socket.create_connection(("::1", port_of(only))).close()
+    both = listen(Bind("inet6", "", 0), 2)
+    for host in ("127.0.0.1", "::1"):
+        socket.create_connection((host, port_of(both))).close()
+    assert both.bound_text() == f":{port_of(both)}"
+    assert only.bound_text() == f"[::]:{port_of(only)}"
+
+
+def test_without_ipv6_every_address_means_those_of_ipv4(
+    listen: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "_has_ipv6", lambda: False)
+    listening = listen(Bind("inet6", "", 0))
+    assert listening.sockets[0].family == socket.AF_INET
+    socket.create_connection(("127.0.0.1", port_of(listening))).close()
+
+
+# ---------------------------------------------------------------- Unix
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "s.sock"
+
+
+def unix(path: Path) -> Bind:
+    return Bind("unix", path=str(path))
+
+
+def test_one_socket_for_all_workers(listen: Open, path: Path) -> None:
+    listening = listen(unix(path), 3)
+    assert listening.shared
+    assert len({listening.fd_for(worker) for worker in range(3)}) == 1
+    assert listening.bound_text() == f"unix:{path}"
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+
+
+def test_the_path_goes_with_the_socket(listen: Open, path: Path) -> None:
+    listening = listen(unix(path))
+    listening.close()
+    assert not path.exists()
+    listening.close()  # again does no harm
+
+
+def test_a_path_that_nobody_listens_on_is_replaced(listen: Open, path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    listen(unix(path))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+
+
+def test_a_path_that_someone_listens_on_is_left_alone(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        inode = path.stat().st_ino
+        assert "in use" in message(unix(path))
+        assert path.stat().st_ino == inode
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link to a file"])
+def test_anything_else_in_its_place_is_left_alone(path: Path, kind: str) -> None:
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "file":
+        path.write_text("precious")
+    else:
+        (path.parent / "target").write_text("precious")
+        path.symlink_to(path.parent / "target")
+    assert "in use" in message(unix(path))
+    assert path.is_dir() if kind == "folder" else path.read_text() == "precious"
+
+
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    assert "folder does not exist" in message(unix(tmp_path / "no" / "s.sock"))
