@@ -247,10 +247,13 @@ cdef class Engine:
                 return
 
     def slot_is_free(self, uint32_t index, uint64_t retired_in):
-        """Whether every worker has adopted ``retired_in`` and has no connection and no request on the slot."""
+        """Whether every worker has adopted ``retired_in`` and has no connection and no request on the slot, and every
+        block that could still pick it was freed by ``reap`` (an exchange that may be retried holds its block)."""
         cdef uint32_t i
         cdef endpoint_t *ep
         if self.adopted() < retired_in:
+            return False
+        if any(block_retired_in <= retired_in for block_retired_in, _ in self.retired):
             return False
         for i in range(self.worker_count):
             ep = <endpoint_t *> table_get(&self.workers[i].endpoints, index)
@@ -480,7 +483,7 @@ cdef class Engine:
         memset(sums, 0, sizeof(sums))
         for i in range(self.worker_count):
             ep = <endpoint_t *> table_get(&self.workers[i].endpoints, index)
-            if ep == NULL or ep.generation != slot.generation:
+            if ep == NULL or fm_load_acquire_u32(&ep.generation) != slot.generation:
                 continue
             connections += fm_load_relaxed_u32(&ep.connections)
             idle += fm_load_relaxed_u32(&ep.idle)

@@ -17,6 +17,8 @@ from fastmesh._native.sys.atomics cimport (
     fm_bump_u64,
     fm_cas_u64,
     fm_load_relaxed_u64,
+    fm_store_release_u32,
+    fm_store_release_u64,
 )
 from fastmesh._native.sys.os cimport (
     AF_UNIX,
@@ -101,7 +103,8 @@ cdef inline void upstream_close(worker_t *w, conn_t *u) noexcept nogil:
         return
     if u.state == U_IDLE:
         pool_unlink(u)
-    fm_bump_u32(&u.endpoint.connections, <uint32_t> -1)
+    # Release: `slot_is_free` may see 0 now and the slot be given away
+    fm_store_release_u32(&u.endpoint.connections, u.endpoint.connections - 1)
     conn_close(w, u)
 
 
@@ -159,11 +162,12 @@ cdef inline void flight_begin(worker_t *w, endpoint_t *ep) noexcept nogil:
 
 
 cdef inline void flight_end(worker_t *w, endpoint_t *ep) noexcept nogil:
-    fm_bump_u64(&ep.in_flight, <uint64_t> -1)
     if w.shared.workers == 1:
         fm_bump_u32(&ep.slot.in_flight, <uint32_t> -1)
     else:
         fm_add_relaxed_u32(&ep.slot.in_flight, <uint32_t> -1)
+    # Last, and release: `slot_is_free` may see 0 now and the slot be given away
+    fm_store_release_u64(&ep.in_flight, ep.in_flight - 1)
 
 
 cdef inline void health_set_down_until(slot_t *slot, uint32_t until_ms) noexcept nogil:

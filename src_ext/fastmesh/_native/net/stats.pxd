@@ -13,7 +13,12 @@ from fastmesh._native.net.worker_t cimport (
     service_stats_t,
     worker_t,
 )
-from fastmesh._native.sys.atomics cimport fm_likely, fm_store_release_ptr
+from fastmesh._native.sys.atomics cimport (
+    fm_likely,
+    fm_store_relaxed_u64,
+    fm_store_release_ptr,
+    fm_store_release_u32,
+)
 
 
 cdef inline pair_stats_t *pair_stats(worker_t *w, uint32_t index) noexcept nogil:
@@ -68,12 +73,13 @@ cdef inline endpoint_t *endpoint_of(worker_t *w, slot_t *slot) noexcept nogil:
             return ep
         ep.fails = 0
         ep.speaks_http10 = 0
-        ep.requests = 0
-        ep.failures = 0
-        ep.in_flight = 0
+        # The control thread may be reading: it takes these for the endpoint's when it sees the generation
+        fm_store_relaxed_u64(&ep.requests, 0)
+        fm_store_relaxed_u64(&ep.failures, 0)
+        fm_store_relaxed_u64(&ep.in_flight, 0)
         for i in range(SMALL_HIST_COUNTS):
-            ep.latency[i] = 0
-        ep.generation = slot.generation
+            fm_store_relaxed_u64(&ep.latency[i], 0)
+        fm_store_release_u32(&ep.generation, slot.generation)
         return ep
     ep = <endpoint_t *> calloc(1, sizeof(endpoint_t) + SMALL_HIST_COUNTS * sizeof(uint64_t))
     if ep == NULL:

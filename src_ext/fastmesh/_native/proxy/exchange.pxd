@@ -1,10 +1,11 @@
 """The life of an exchange: begin, references, statistics, end. Owner worker only."""
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from fastmesh._native.base.errors cimport fm_error_info
 from fastmesh._native.base.field_t cimport slice_t
 from fastmesh._native.base.hist cimport hist_record, small_hist_record
+from fastmesh._native.base.slot_t cimport SLOT_NAME_BYTES
 from fastmesh._native.base.slab cimport buf_del, buf_new, pend_clear, slab_del, slab_new
 from fastmesh._native.net.pool cimport flight_begin, flight_end
 from fastmesh._native.net.snap_t cimport block_drop, block_take, listener_block_t, service_t
@@ -91,14 +92,26 @@ cdef inline void exchange_count_in(worker_t *w, xchg_t *x) noexcept nogil:
     x.counted = 1
 
 
+cdef inline void exchange_log_endpoint(xchg_t *x) noexcept nogil:
+    """Copies the endpoint's name behind what ``exchange_log_keep`` copied: once the attempt is no longer counted in
+    flight, the slot may be given to another endpoint at any moment."""
+    cdef access_t *log = <access_t *> x.log
+    cdef uint8_t *place = x.log + sizeof(access_t) + ACCESS_BYTES_MOST + ACCESS_FIELDS - SLOT_NAME_BYTES
+    log.fields[ACCESS_ENDPOINT].ptr = place
+    log.fields[ACCESS_ENDPOINT].len = x.endpoint.slot.name_len
+    memcpy(place, x.endpoint.slot.name, x.endpoint.slot.name_len)
+
+
 cdef inline void exchange_detach_up(worker_t *w, xchg_t *x) noexcept nogil:
-    """The attempt is over: its connection is no longer the exchange's."""
+    """The attempt is over: its connection is no longer the exchange's. Nothing reads the slot after this."""
     if x.up != NULL:
         x.up.exchange = NULL
         x.up.peer = NULL
         x.up = NULL
     if x.counted:
         x.counted = 0
+        if x.log != NULL:
+            exchange_log_endpoint(x)
         flight_end(w, x.endpoint)
         fm_bump_u64(&x.service_stats.in_flight, <uint64_t> -1)
 
@@ -162,8 +175,6 @@ cdef inline void exchange_log_end(worker_t *w, xchg_t *x, uint64_t duration_us) 
     log.bytes_sent = x.bytes_sent
     log.status = x.status
     log.error = x.error
-    if x.endpoint != NULL:
-        exchange_log_field(x, ACCESS_ENDPOINT, &x.endpoint.slot.name[0], x.endpoint.slot.name_len)
     if access_encode(&w.access, log):
         w.access_encoded += 1
 
