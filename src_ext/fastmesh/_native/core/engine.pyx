@@ -169,6 +169,8 @@ cdef class Engine:
     def stop(self):
         """Tells every worker to close everything and return."""
         cdef uint32_t i
+        if self.closed:
+            return
         for i in range(self.worker_count):
             fm_store_release_u32(&self.workers[i].stop, 1)
             self.wake(i)
