@@ -265,7 +265,9 @@ def test_health_answers_while_a_large_configuration_is_read(start, tmp_path):
     assert slowest < 0.3
 
 
-def test_memory_at_idle(start):
+def test_memory_at_idle(start, sanitized):
+    if sanitized:
+        pytest.skip("a sanitizer build takes more")
     process = start().started()
     status = Path(f"/proc/{process.process.pid}/status").read_text()
     resident = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))

@@ -66,6 +66,7 @@ class Proxy:
     # The process
 
     def start(self, *, ready: bool = True) -> Proxy:
+        self._expected_end = False
         environment = dict(os.environ)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), str(ROOT)]))
         environment["PYTHONUNBUFFERED"] = "1"
