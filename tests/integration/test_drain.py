@@ -3,11 +3,15 @@ says why."""
 
 from __future__ import annotations
 
+import array
+import fcntl
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +45,12 @@ class Held:
         exchange.read_body()
         assert self.release.wait(20)
         exchange.reply_echo()
+
+
+def unread_bytes(client: Client) -> int:
+    count = array.array("i", [0])
+    fcntl.ioctl(client.sock.fileno(), termios.FIONREAD, count)
+    return count[0]
 
 
 def refuses(port: int) -> bool:
@@ -86,6 +96,45 @@ def test_idle_connections_are_closed_at_the_end(start: Start, origins: Origins) 
         proxy.signal(signal.SIGTERM)
         assert idle.read_to_end() == b""
     assert proxy.wait_exit() == 0
+
+
+def test_answer_that_a_slow_client_has_not_taken_yet_is_not_cut(start: Start, origins: Origins, tmp_path: Path) -> None:
+    """Its exchange has ended for the origin; the rest of it waits in the proxy for the client to read."""
+    origin, path = origins(), str(tmp_path / "web.sock")
+    config = one_service(origin, 0, drain={"timeout": "10s"})
+    config["listeners"]["web"]["bind"] = f"unix:{path}"
+    proxy = start(config)
+
+    def send(exchange: Exchange) -> None:
+        size = int(exchange.request.target[3:])
+        exchange.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        exchange.send(b"%x\r\n" % size + b"x" * size + b"\r\n0\r\n\r\n")
+
+    def waiting(client: Client) -> int:
+        """How much of an answer waits in the client's socket once no more of it comes."""
+        last, since = -1, time.monotonic()
+        while time.monotonic() - since < 0.15:
+            now = unread_bytes(client)
+            if now != last:
+                last, since = now, time.monotonic()
+        return last
+
+    with origin.answering(None, send), Client(path) as probe, Client(path) as slow:
+        probe.send(get("/?n2000000"))
+        fits = waiting(probe)
+        probe.close()
+        slow.send(get(f"/?n{fits + 20_000}"))
+        assert waiting(slow) < fits + 20_000
+        eventually(lambda: origin.open_connections() <= 1, "the large answer's connection to close")
+        proxy.signal(signal.SIGTERM)
+        proxy.wait_log("draining: listeners are closed")
+        assert waiting(slow) > 0  # long enough for a proxy that thinks nothing is in progress
+        response = slow.read_response()
+        assert response.truncated is None
+        assert len(response.body) == fits + 20_000
+        assert slow.how_it_ended() == "eof"
+    assert proxy.wait_exit() == 0
+    proxy.check_output()
 
 
 def test_delay_keeps_accepting(start: Start, origins: Origins) -> None:

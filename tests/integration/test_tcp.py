@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +254,26 @@ def test_slow_reader_stops_the_writer(start: Start) -> None:
             assert 0 < sent[0] < total
             assert proxy.resident_bytes() - before < 4 << 20
             assert len(receive_all(sock)) == total
+
+
+def test_idle_time_out_with_bytes_that_were_not_taken_is_no_clean_end(start: Start) -> None:
+    """A FIN behind half of the data would say that this was all."""
+    released = threading.Event()
+
+    def send(sock: socket.socket) -> None:
+        sock.settimeout(3)
+        with suppress(OSError):
+            while not released.is_set():
+                sock.sendall(b"x" * 65536)
+
+    with TcpServer(send) as server:
+        proxy, address = relay(start, server.text, timeouts={"idle": "400ms"})
+        with connected(address, receive_buffer=65536) as sock:
+            eventually(lambda: proxy.metric("fastmesh_connections_active", listener="db") == 1, "the connection")
+            eventually(lambda: proxy.metric("fastmesh_connections_active", listener="db") == 0, "the time-out")
+            released.set()
+            with pytest.raises(ConnectionResetError):
+                receive_all(sock)
 
 
 def test_refused_connection_goes_to_another_endpoint(start: Start) -> None:

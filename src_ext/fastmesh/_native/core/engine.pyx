@@ -32,6 +32,7 @@ from fastmesh._native.core.mailbox cimport (
     mailbox_post,
 )
 from fastmesh._native.core.worker cimport worker_free, worker_init, worker_run
+from fastmesh._native.lb.lb_t cimport lb_t
 from fastmesh._native.net.snap_t cimport MAX_WORKERS, block_ref_t, listener_block_t, service_t, snap_t
 from fastmesh._native.net.table cimport table_get, table_set
 from fastmesh._native.net.worker_t cimport (
@@ -63,6 +64,18 @@ from fastmesh._native.sys.signals cimport fm_block_signals
 cdef enum: EPOLL_CLOEXEC_FLAG = 0o2000000
 cdef uint64_t HEALTH_UNHEALTHY = <uint64_t> 1 << 32
 cdef uint64_t HEALTH_DRAINING = <uint64_t> 1 << 33
+
+
+cdef bint lb_has_slot(const lb_t *lb, const slot_t *slot) noexcept:
+    """``by_slot`` lists the endpoints by the number of their slot."""
+    cdef uint32_t low = 0, high = lb.n, middle
+    while low < high:
+        middle = (low + high) >> 1
+        if lb.slots[lb.by_slot[middle]].index < slot.index:
+            low = middle + 1
+        else:
+            high = middle
+    return low < lb.n and lb.slots[lb.by_slot[low]] == slot
 
 
 cdef class Block:
@@ -249,14 +262,17 @@ cdef class Engine:
                 return
 
     def slot_is_free(self, uint32_t index, uint64_t retired_in):
-        """Whether every worker has adopted ``retired_in`` and has no connection and no request on the slot, and every
-        block that could still pick it was freed by ``reap`` (an exchange that may be retried holds its block)."""
+        """Whether every worker has adopted ``retired_in`` and has no connection and no request on the slot, and no request
+        holds a block that could still choose it for a retry. Call ``reap`` before."""
         cdef uint32_t i
         cdef endpoint_t *ep
+        cdef slot_t *slot = <slot_t *> table_get(&self.shared.slots, index)
         if self.adopted() < retired_in:
             return False
-        if any(block_retired_in <= retired_in for block_retired_in, _ in self.retired):
-            return False
+        for block_retired_in, block in self.retired:
+            if block_retired_in <= retired_in and (<Block> block).service != NULL \
+                    and lb_has_slot((<Block> block).service.lb, slot):
+                return False
         for i in range(self.worker_count):
             ep = <endpoint_t *> table_get(&self.workers[i].endpoints, index)
             if ep != NULL and (fm_load_acquire_u32(&ep.connections) or fm_load_acquire_u64(&ep.in_flight)):

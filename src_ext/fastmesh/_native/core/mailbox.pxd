@@ -10,6 +10,7 @@ from fastmesh._native.base.slab cimport pend_len
 from fastmesh._native.net.conn cimport conn_close, conn_new, conn_register_listener
 from fastmesh._native.net.pool cimport pool_close_all, upstream_close
 from fastmesh._native.net.snap_t cimport block_drop, block_take, listener_block_t
+from fastmesh._native.net.stats cimport listener_stats
 from fastmesh._native.net.worker_t cimport (
     C_HEAD,
     CONN_CLIENT,
@@ -26,6 +27,7 @@ from fastmesh._native.net.worker_t cimport (
     command_t,
     conn_t,
     endpoint_t,
+    listener_stats_t,
     socket_t,
     worker_t,
 )
@@ -34,6 +36,7 @@ from fastmesh._native.proxy.answer cimport client_close, exchange_abort
 from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.proxy.relay cimport relay_end
 from fastmesh._native.sys.atomics cimport (
+    fm_bump_u64,
     fm_cas_ptr,
     fm_exchange_ptr,
     fm_load_acquire_ptr,
@@ -90,6 +93,9 @@ cdef inline void socket_open(worker_t *w, const command_t *command) noexcept nog
     c = conn_new(w, command.fd, CONN_LISTENER, 0)
     if s == NULL or c == NULL:
         free(s)
+        if c != NULL:
+            c.fd = -1  # the control thread's
+            conn_close(w, c)
         return
     s.identity = command.identity
     s.listener_index = command.listener_index
@@ -105,11 +111,21 @@ cdef inline void socket_open(worker_t *w, const command_t *command) noexcept nog
 cdef inline void socket_move(worker_t *w, const command_t *command) noexcept nogil:
     cdef socket_t *s = socket_find(w, command.identity)
     cdef listener_block_t *block = listener_block(w, command.listener_index)
+    cdef listener_stats_t *stats
     if s == NULL or block == NULL:
         return
     block_take(block.refs, w.index)
     block_drop(s.block.refs, w.index)
     s.block = block
+    if s.listener_index == command.listener_index:
+        return
+    # Its clients go with it: each will be counted off where the socket then belongs
+    stats = listener_stats(w, s.listener_index)
+    if stats != NULL:
+        fm_bump_u64(&stats.connections_active, -<uint64_t> s.connections)
+    stats = listener_stats(w, command.listener_index)
+    if stats != NULL:
+        fm_bump_u64(&stats.connections_active, s.connections)
     s.listener_index = command.listener_index
 
 

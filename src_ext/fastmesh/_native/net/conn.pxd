@@ -272,6 +272,11 @@ cdef inline bint conn_has_unsent(const conn_t *c) noexcept nogil:
     return pend_len(&c.out) != 0 or c.pipe != NULL
 
 
+cdef inline uint32_t conn_unsent(const conn_t *c) noexcept nogil:
+    """How many bytes wait for this side."""
+    return pend_len(&c.out) + (c.pipe.held if c.pipe != NULL else 0)
+
+
 cdef inline int32_t conn_send(worker_t *w, conn_t *c, const uint8_t *data, uint32_t size) noexcept nogil:
     """Sends now and keeps the rest. 1: all has gone; 0: some waits; IO_FAILED (broken, or no memory for the rest)."""
     cdef int64_t n = 0

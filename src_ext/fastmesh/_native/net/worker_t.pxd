@@ -56,6 +56,7 @@ cdef enum conn_flag_t:
     F_CLOSE_AFTER_FLUSH = 1024
     F_LINGER_AFTER_FLUSH = 2048
     F_HEAD_BEGUN = 4096  # client: a part of a request head is in `input`
+    F_OWED = 8192  # client: the end of an answer waits in `out`, which counts as busy
 
 ctypedef struct address_t:
     # An address as the PROXY protocol and the forwarding headers need it
@@ -188,7 +189,7 @@ ctypedef struct worker_t:
     uint64_t longest_turn_us
     uint64_t slow_turns  # over SLOW_TURN_US
     uint64_t health_changes  # endpoints marked down or up again by this worker
-    uint64_t busy  # exchanges, tunnels and relays
+    uint64_t busy  # exchanges, tunnels and relays, and clients that have not taken all of their last answer
     uint64_t errors[64]
     uint64_t commands_done
     uint64_t conns_live

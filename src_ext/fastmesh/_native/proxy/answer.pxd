@@ -6,7 +6,7 @@ floor of calls above (``attempt.pxd``), which decides about retries first.
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from fastmesh._native.base.errors cimport FM_E_CLIENT_ABORTED, fm_error_info
+from fastmesh._native.base.errors cimport FM_E_CLIENT_ABORTED, FM_E_NO_MEMORY, fm_error_info
 from fastmesh._native.base.field_t cimport slice_t
 from fastmesh._native.base.limits cimport LINGER_MS, OUT_BYTES
 from fastmesh._native.base.slab cimport pend_clear, pend_len
@@ -33,6 +33,7 @@ from fastmesh._native.net.worker_t cimport (
     F_EOF,
     F_ERROR,
     F_LINGER_AFTER_FLUSH,
+    F_OWED,
     F_RDHUP,
     F_READABLE,
     conn_t,
@@ -49,6 +50,20 @@ from fastmesh._native.sys.atomics cimport fm_add_relaxed_u64, fm_bump_u64, fm_lo
 
 # ---------------------------------------------------------------- the client's connection
 
+cdef inline void client_owe(worker_t *w, conn_t *c) noexcept nogil:
+    """The exchange has ended, but not for the client: a drain waits for it to take the rest."""
+    if conn_has_unsent(c) and not c.flags & F_OWED:
+        c.flags |= F_OWED
+        fm_bump_u64(&w.busy, 1)
+
+
+cdef inline void client_paid(worker_t *w, conn_t *c) noexcept nogil:
+    """It has taken the rest, or never will."""
+    if c.flags & F_OWED:
+        c.flags &= <unsigned short> ~F_OWED
+        fm_bump_u64(&w.busy, <uint64_t> -1)
+
+
 cdef inline void client_close(worker_t *w, conn_t *c) noexcept nogil:
     """Closes a client's connection and gives back its place; its exchange must have ended."""
     cdef listener_stats_t *stats
@@ -58,6 +73,7 @@ cdef inline void client_close(worker_t *w, conn_t *c) noexcept nogil:
     if stats != NULL:
         fm_bump_u64(&stats.connections_active, <uint64_t> -1)
     c.socket.connections -= 1
+    client_paid(w, c)
     fm_add_relaxed_u64(&w.shared.connections, <uint64_t> -1)
     conn_close(w, c)
 
@@ -70,6 +86,7 @@ cdef inline void client_reset(worker_t *w, conn_t *c) noexcept nogil:
     if stats != NULL:
         fm_bump_u64(&stats.connections_active, <uint64_t> -1)
     c.socket.connections -= 1
+    client_paid(w, c)
     fm_add_relaxed_u64(&w.shared.connections, <uint64_t> -1)
     conn_reset(w, c)
 
@@ -93,6 +110,7 @@ cdef inline void client_close_when_sent(worker_t *w, conn_t *c, bint at_once) no
     if conn_has_unsent(c):
         c.flags |= F_CLOSE_AFTER_FLUSH if at_once else F_LINGER_AFTER_FLUSH
         c.state = C_LINGER
+        client_owe(w, c)
         conn_timer(w, c, c.socket.block.client_idle_ms)
     elif at_once and not c.flags & F_READABLE and pend_len(&c.input) == 0:
         client_close(w, c)
@@ -109,6 +127,7 @@ cdef inline void client_next(worker_t *w, conn_t *c) noexcept nogil:
     """An exchange has ended and the connection stays: the next request may be here already."""
     c.state = C_HEAD
     c.scan = 0
+    client_owe(w, c)
     conn_timer(w, c, c.socket.block.client_idle_ms)
     if pend_len(&c.input) or c.flags & F_READABLE:
         conn_ready(w, c)
@@ -118,8 +137,10 @@ cdef inline void exchange_client_timer(worker_t *w, xchg_t *x) noexcept nogil:
     """What the client may make us wait for: its body, its reading of the answer, and the end of `total`."""
     cdef conn_t *c = x.client
     cdef uint32_t after_ms = 0
-    if not x.request_complete or conn_has_unsent(c):
+    if conn_has_unsent(c):
         after_ms = x.idle_ms
+    elif not x.request_complete and (pend_len(&x.request) == x.sent or x.write_broken):
+        after_ms = x.idle_ms  # the endpoint has taken what came so far
     if x.deadline_ms:
         if w.now_ms >= x.deadline_ms:
             after_ms = 1
@@ -186,9 +207,12 @@ cdef inline void own_answer_init(worker_t *w, xchg_t *x, h1_own_t *own) noexcept
 
 
 cdef inline void exchange_answer(worker_t *w, xchg_t *x, uint32_t length) noexcept nogil:
-    """Sends ``w.out[:length]`` as the whole answer and ends the exchange."""
+    """Sends ``w.out[:length]`` as the whole answer and ends the exchange. 0: there is none that would fit."""
     x.head_done = 1
     x.bytes_sent += length
+    if length == 0:
+        exchange_abort(w, x, FM_E_NO_MEMORY)  # silence would leave the next answer for this request
+        return
     if conn_send(w, x.client, w.out, length) == IO_FAILED:
         exchange_abort(w, x, FM_E_CLIENT_ABORTED)
         return

@@ -18,7 +18,7 @@ from fastmesh._native.base.slab cimport pend_append, pend_clear, pend_len
 from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.lb.lb cimport lb_adopt, lb_pick, lb_wants_total
 from fastmesh._native.lb.lb_t cimport lb_ctx_t
-from fastmesh._native.net.conn cimport conn_flush, conn_ready, conn_timer, conn_write
+from fastmesh._native.net.conn cimport conn_flush, conn_has_unsent, conn_ready, conn_timer, conn_write
 from fastmesh._native.net.pool cimport (
     endpoint_connect_failed,
     endpoint_connected,
@@ -40,7 +40,7 @@ from fastmesh._native.net.worker_t cimport (
     service_stats_t,
     worker_t,
 )
-from fastmesh._native.proxy.answer cimport exchange_close_up, exchange_fail
+from fastmesh._native.proxy.answer cimport exchange_client_timer, exchange_close_up, exchange_fail
 from fastmesh._native.proxy.exchange cimport exchange_count_in
 from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.proxy.proxy_header cimport proxy_header_prepend
@@ -128,6 +128,8 @@ cdef inline uint32_t request_unsent(const xchg_t *x) noexcept nogil:
 cdef inline bint request_append(worker_t *w, xchg_t *x, const uint8_t *data, uint32_t size) noexcept nogil:
     """Adds bytes to what goes upstream; False: no memory."""
     if x.write_broken:
+        if size:
+            x.whole = 0  # bytes that are dropped could not be sent again
         return True
     if x.whole and pend_len(&x.request) + size > REPLAY_BYTES:
         request_rule_out_replay(w, x)
@@ -138,8 +140,10 @@ cdef inline bint request_append(worker_t *w, xchg_t *x, const uint8_t *data, uin
 
 cdef inline void attempt_arm(worker_t *w, xchg_t *x, conn_t *u) noexcept nogil:
     """The endpoint's turn to do something: answer (response time-out), or take and give bytes (idle)."""
-    if x.head_done or (request_unsent(x) and not x.write_broken):
+    if request_unsent(x) and not x.write_broken:
         conn_timer(w, u, x.idle_ms)
+    elif x.head_done:  # a client that reads slowly is not the endpoint's silence
+        conn_timer(w, u, 0 if conn_has_unsent(x.client) else x.idle_ms)
     elif x.request_complete:
         conn_timer(w, u, x.response_ms)
     else:
@@ -155,6 +159,7 @@ cdef inline void attempt_send(worker_t *w, xchg_t *x) noexcept nogil:
     if u.out.data != NULL:  # a PROXY header goes first
         n = conn_flush(w, u)
         if n == 0:
+            attempt_arm(w, x, u)
             return
         if n < 0:
             x.write_broken = 1
@@ -171,6 +176,7 @@ cdef inline void attempt_send(worker_t *w, xchg_t *x) noexcept nogil:
     if fm_unlikely(x.write_broken):
         u.flags |= F_READABLE
         conn_ready(w, u)
+        attempt_arm(w, x, u)
         return
     if x.whole:
         if x.sent_any and not x.idempotent:
@@ -181,6 +187,8 @@ cdef inline void attempt_send(worker_t *w, xchg_t *x) noexcept nogil:
         if unsent == 0:
             pend_clear(&w.bufs, &x.request)
     attempt_arm(w, x, u)
+    if unsent == 0 and not x.request_complete:
+        exchange_client_timer(w, x)  # the client's turn begins
 
 
 cdef inline int32_t attempt_lease(worker_t *w, xchg_t *x, bint fresh) noexcept nogil:

@@ -10,7 +10,16 @@ from fastmesh._native.base.errors cimport (
 )
 from fastmesh._native.base.limits cimport LINGER_BYTES, SCRATCH_BYTES
 from fastmesh._native.base.slab cimport pend_len
-from fastmesh._native.net.conn cimport IO_AGAIN, IO_FAILED, conn_flush, conn_has_unsent, conn_ready, conn_recv, conn_timer
+from fastmesh._native.net.conn cimport (
+    IO_AGAIN,
+    IO_FAILED,
+    conn_flush,
+    conn_has_unsent,
+    conn_ready,
+    conn_recv,
+    conn_timer,
+    conn_unsent,
+)
 from fastmesh._native.net.pool cimport upstream_close
 from fastmesh._native.net.splice cimport splice_flush
 from fastmesh._native.net.worker_t cimport (
@@ -29,6 +38,7 @@ from fastmesh._native.net.worker_t cimport (
     F_LINGER_AFTER_FLUSH,
     F_READABLE,
     R_CONNECTING,
+    U_ACTIVE,
     U_CONNECTING,
     U_IDLE,
     conn_t,
@@ -38,13 +48,14 @@ from fastmesh._native.proxy.accept cimport client_read_proxy_header, listener_ac
 from fastmesh._native.proxy.answer cimport (
     client_close,
     client_linger,
+    client_paid,
     client_refuse,
     client_reset,
     exchange_abort,
     exchange_client_timer,
     exchange_fail,
 )
-from fastmesh._native.proxy.attempt cimport attempt_failed
+from fastmesh._native.proxy.attempt cimport attempt_arm, attempt_failed, request_unsent
 from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.proxy.relay cimport relay_attempt, relay_end, relay_event, relay_retry
 from fastmesh._native.proxy.request cimport client_read_body, client_read_head
@@ -71,8 +82,7 @@ cdef inline bint client_flush(worker_t *w, conn_t *c) noexcept nogil:
     """Sends what waits for the client and lets the other side go on. False: the connection is gone."""
     cdef xchg_t *x = <xchg_t *> c.exchange
     cdef int32_t flushed
-    cdef uint32_t before = pend_len(&c.out) + (c.pipe.held if c.pipe != NULL else 0)
-    cdef uint32_t after
+    cdef uint32_t before = conn_unsent(c)
     if before == 0:
         return True
     flushed = conn_flush(w, c)
@@ -85,13 +95,13 @@ cdef inline bint client_flush(worker_t *w, conn_t *c) noexcept nogil:
             client_reset(w, c)
         return False
     if flushed == 0:
-        after = pend_len(&c.out) + (c.pipe.held if c.pipe != NULL else 0)
-        if after < before:  # the client reads, if slowly
+        if conn_unsent(c) < before:  # the client reads, if slowly
             if x != NULL:
                 exchange_client_timer(w, x)
             else:
                 conn_timer(w, c, c.socket.block.client_idle_ms)
         return True
+    client_paid(w, c)
     if c.flags & F_CLOSE_AFTER_FLUSH and not c.flags & F_READABLE and pend_len(&c.input) == 0:
         client_close(w, c)
         return False
@@ -101,8 +111,10 @@ cdef inline bint client_flush(worker_t *w, conn_t *c) noexcept nogil:
         return False
     if x != NULL:
         exchange_client_timer(w, x)
-        if x.up != NULL and (x.up.flags & F_READABLE or x.spliced):
-            conn_ready(w, x.up)
+        if x.up != NULL and x.up.state == U_ACTIVE:
+            attempt_arm(w, x, x.up)  # the endpoint's turn begins
+            if x.up.flags & F_READABLE or x.spliced:
+                conn_ready(w, x.up)
     return True
 
 
@@ -149,8 +161,10 @@ cdef inline void client_timeout(worker_t *w, conn_t *c) noexcept nogil:
             exchange_fail(w, x, FM_E_UPSTREAM_TIMEOUT)
         elif conn_has_unsent(c):
             exchange_abort(w, x, FM_E_CLIENT_ABORTED)  # it does not read
-        elif not x.request_complete:
+        elif not x.request_complete and (not request_unsent(x) or x.write_broken):
             exchange_fail(w, x, FM_E_BODY_TIMEOUT)
+        else:
+            exchange_client_timer(w, x)  # fired for what has been done since: `total` may still be to come
     elif c.state == C_HEAD and c.flags & F_HEAD_BEGUN:
         client_refuse(w, c, FM_E_HEADER_TIMEOUT, False)
     elif conn_has_unsent(c):
@@ -179,6 +193,10 @@ cdef inline void relay_timeout(worker_t *w, conn_t *c) noexcept nogil:
             relay_attempt(w, x)
     elif x.up != NULL and x.up.state == R_CONNECTING:
         return  # the time for heads of the accept; the connect has its own
+    elif conn_has_unsent(x.client):
+        relay_end(w, x, FM_E_CLIENT_ABORTED)  # it does not read: a FIN would say that it has everything
+    elif x.up != NULL and conn_has_unsent(x.up):
+        relay_end(w, x, FM_E_UPSTREAM_TIMEOUT)
     else:
         relay_end(w, x, 0)
 

@@ -34,6 +34,7 @@ from fastmesh._native.net.conn cimport (
     conn_send,
     conn_shut_write,
     conn_timer,
+    conn_unsent,
 )
 from fastmesh._native.net.pool cimport (
     connect_error,
@@ -182,6 +183,7 @@ cdef inline void relay_event(worker_t *w, conn_t *c, bint writable) noexcept nog
     cdef xchg_t *x = <xchg_t *> c.exchange
     cdef conn_t *peer
     cdef int32_t flushed
+    cdef uint32_t before
     if c.state == CONN_CLOSED or x == NULL:
         return
     if c.state == R_CONNECTING or x.up == NULL or x.up.state == R_CONNECTING:
@@ -189,12 +191,14 @@ cdef inline void relay_event(worker_t *w, conn_t *c, bint writable) noexcept nog
         return
     peer = c.peer
     if writable or c.out.data != NULL or c.pipe != NULL:
+        before = conn_unsent(c)
         flushed = relay_flush(w, c)
         if flushed == IO_FAILED:
             relay_end(w, x, FM_E_CLIENT_ABORTED if c.flags & F_CLIENT_SIDE else FM_E_UPSTREAM_RESET)
             return
-        if flushed == 1:
+        if flushed == 1 or conn_unsent(c) < before:  # it takes bytes, if slowly
             conn_timer(w, x.client, x.tunnel_idle_ms)
+        if flushed == 1:
             if peer.flags & F_READABLE and not relay_pump(w, x, peer, c):
                 return
     if c.flags & F_READABLE and not relay_pump(w, x, c, peer):

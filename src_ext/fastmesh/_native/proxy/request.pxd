@@ -20,7 +20,7 @@ from fastmesh._native.base.errors cimport (
 from fastmesh._native.base.field_t cimport field_t, slice_t
 from fastmesh._native.base.hash cimport hash_xxh64, rng_next
 from fastmesh._native.base.limits cimport OUT_BYTES, READS_PER_EVENT, SCRATCH_BYTES, SCRATCH_HEADROOM
-from fastmesh._native.base.slab cimport buf_del, pend_append, pend_clear, pend_len, pend_reserve
+from fastmesh._native.base.slab cimport BUF_MAX, buf_del, pend_append, pend_clear, pend_len, pend_reserve
 from fastmesh._native.net.conn cimport IO_AGAIN, conn_ready, conn_recv, conn_timer
 from fastmesh._native.net.snap_t cimport (
     ACTION_FORWARD,
@@ -104,6 +104,7 @@ from fastmesh._native.sys.os cimport MSG_NOSIGNAL
 cdef enum:
     REQUEST_ID_BYTES = 36
     TARGET_EXTRA = 1024  # what a rewrite may add
+    HEAD_READ_BYTES = 32768  # one read of a head that came in pieces
     FORWARDED_EXTRA = 1024  # what the forwarding fields may add to a head
 
 
@@ -292,6 +293,8 @@ cdef inline int32_t request_emit(worker_t *w, conn_t *c, xchg_t *x, h1_req_t *re
             return -FM_E_HEADER_TOO_LARGE
         forward.path = slice_of(w.out, <uint32_t> length)
     room = req.head_len + forward.path.len + FORWARDED_EXTRA + req.host.len * 2
+    if room > BUF_MAX:
+        return -FM_E_HEADER_TOO_LARGE
     if not pend_reserve(&w.bufs, &x.request, room):
         return -FM_E_NO_MEMORY
     length = h1_emit_request(req, &forward, x.request.data, x.request.capacity)
@@ -463,10 +466,14 @@ cdef inline bint asks_for_head(const uint8_t *data, uint32_t size) noexcept nogi
 cdef inline int32_t client_fill(worker_t *w, conn_t *c) noexcept nogil:
     """Reads more of a head that has begun, behind what ``input`` holds. 1: more is there; 0: wait; -1: it is over."""
     cdef int64_t n
+    cdef uint32_t room
     if not pend_reserve(&w.bufs, &c.input, 2048):
         client_refuse(w, c, FM_E_NO_MEMORY, False)
         return -1
-    n = conn_recv(c, c.input.data + c.input.end, c.input.capacity - c.input.end)
+    room = c.input.capacity - c.input.end
+    if room > HEAD_READ_BYTES:  # the body behind a large head must still fit behind it in the request's buffer
+        room = HEAD_READ_BYTES
+    n = conn_recv(c, c.input.data + c.input.end, room)
     if n == IO_AGAIN:
         return 0
     if n == 0:

@@ -409,6 +409,7 @@ cdef inline void response_read_spliced(worker_t *w, xchg_t *x, conn_t *u) noexce
     cdef uint32_t budget = READS_PER_EVENT
     while x.spliced and x.response_left and u.flags & F_READABLE and c.pipe == NULL:
         if budget == 0:
+            conn_timer(w, u, x.idle_ms)
             conn_ready(w, u)
             return
         budget -= 1
