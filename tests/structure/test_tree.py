@@ -20,7 +20,7 @@ LONG_FILES: dict[str, str] = {
 LONG_FUNCTIONS: dict[str, str] = {}
 CODE = {".py", ".pyi", ".pyx", ".pxd", ".h", ".c"}
 # module, or folder with a slash at the end -> where it is tested instead, and why
-NEEDS_A_WORKER = "works on descriptors of a running worker: tests/integration, tests/adversity"
+NEEDS_A_WORKER = "works on the connections of a worker: tests/playbook"
 READ_BY_THE_LOADER = "a part of reading a file: tests/unit/config/test_loader.py and test_mistakes.py"
 NO_UNIT_TEST: dict[str, str] = {
     "fastmesh/config/expand.py": READ_BY_THE_LOADER,
@@ -30,7 +30,6 @@ NO_UNIT_TEST: dict[str, str] = {
     "fastmesh/config/table.py": READ_BY_THE_LOADER,
     "fastmesh/config/texts.py": READ_BY_THE_LOADER,
     "src_ext/fastmesh/_native/core/": NEEDS_A_WORKER,
-    "src_ext/fastmesh/_native/net/": NEEDS_A_WORKER,
     "src_ext/fastmesh/_native/proxy/": NEEDS_A_WORKER,
 }
 
