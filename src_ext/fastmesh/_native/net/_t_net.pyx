@@ -340,7 +340,7 @@ cdef class Net:
         endpoint_connect_failed(self.w, self.ep)
 
     def connected(self):
-        endpoint_connected(self.ep)
+        endpoint_connected(self.w, self.ep)
 
     def flight(self, bint begin):
         """(the worker's, all workers') requests in flight afterwards."""
