@@ -11,8 +11,10 @@ from fastmesh.config.kinds import INVALID, Item, Values, all_of, did_you_mean, o
 from fastmesh.config.services import Draft
 from fastmesh.config.source import Node
 from fastmesh.model import Bind, Forward, Forwarded, Listener, Redirect, Respond, Route
+from fastmesh.units import format_size
 
 _HTTP_ONLY = ("forwarded", "upgrade")
+MOST_RESPOND_BYTES = 64 << 10  # head and body go out in one piece
 _ACTIONS = ("service", "redirect", "respond")
 
 
@@ -168,6 +170,12 @@ def _action(
     status, body = value.get("status", 200), value.get("body", "").encode()
     if status in (204, 304) and body:
         problem(value.keys["body"], f"an answer with status {status} has no body", "remove `body`")
+    if len(body) > MOST_RESPOND_BYTES:
+        problem(
+            value.keys["body"],
+            f"a fixed answer has at most {format_size(MOST_RESPOND_BYTES)}, this one has {len(body)} bytes",
+            "let a service answer it",
+        )
     return Respond(status, body)
 
 

@@ -26,7 +26,9 @@ def test_large_head_and_large_body_in_pieces(wide: Rig, first: int, framing: str
     if framing == "length":
         data = request("PUT", unique(), b"Content-Length: 100000", *fields, body=body)
     else:
-        chunks = b"".join(b"2710\r\n" + body[at : at + 10_000] + b"\r\n" for at in range(0, len(body), 10_000))
+        chunks = b"".join(
+            b"2710\r\n" + body[at : at + 10_000] + b"\r\n" for at in range(0, len(body), 10_000)
+        )
         data = request("PUT", unique(), b"Transfer-Encoding: chunked", *fields, body=chunks + b"0\r\n\r\n")
     with wide.client(unix=True) as client:
         client.send_pieces([data[:first], data[first:]])

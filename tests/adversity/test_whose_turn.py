@@ -52,15 +52,18 @@ def settled(clients: list[Client]) -> None:
 
 
 def test_origin_that_falls_silent_while_the_client_is_slow(patient: Rig) -> None:
-    """What the origin sent fills the client's socket and stops in the proxy; the client then reads it all, and the
-    rest never comes. One of the sizes is such that the proxy holds the last of it when the client begins to read."""
+    """What the origin sent fills the client's socket and stops in the proxy; the client then reads it all,
+    and the rest never comes. One of the sizes is such that the proxy holds the last of it when the client
+    begins to read."""
     path = unique()
     release = threading.Event()
     sizes = range(64, 640, 32)
 
     def handler(exchange: Exchange) -> None:
         size = int(exchange.request.target.partition("?")[2]) << 10
-        exchange.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % (size * 2) + b"x" * size)
+        exchange.send(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % (size * 2) + b"x" * size
+        )
         release.wait(20)
 
     with patient.origin.answering(path, handler):

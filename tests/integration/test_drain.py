@@ -98,7 +98,9 @@ def test_idle_connections_are_closed_at_the_end(start: Start, origins: Origins) 
     assert proxy.wait_exit() == 0
 
 
-def test_answer_that_a_slow_client_has_not_taken_yet_is_not_cut(start: Start, origins: Origins, tmp_path: Path) -> None:
+def test_answer_that_a_slow_client_has_not_taken_yet_is_not_cut(
+    start: Start, origins: Origins, tmp_path: Path
+) -> None:
     """Its exchange has ended for the origin; the rest of it waits in the proxy for the client to read."""
     origin, path = origins(), str(tmp_path / "web.sock")
     config = one_service(origin, 0, drain={"timeout": "10s"})

@@ -312,9 +312,11 @@ def test_listener_renamed_with_a_client_connected(start: Start, site: Site) -> N
     eventually(lambda: active() == {"shop": 0}, "the client to be gone")
 
 
-def test_retry_never_goes_to_an_endpoint_of_another_service(start: Start, site: Site, origins: Origins) -> None:
-    """A request that began before two changes is tried again on the endpoints of its own time: the place of one that was
-    removed since must not be another service's by then."""
+def test_retry_never_goes_to_an_endpoint_of_another_service(
+    start: Start, site: Site, origins: Origins
+) -> None:
+    """A request that began before two changes is tried again on the endpoints of its own time: the place of
+    one that was removed since must not be another service's by then."""
     release = threading.Event()
 
     def held(exchange: Exchange) -> None:
@@ -323,21 +325,24 @@ def test_retry_never_goes_to_an_endpoint_of_another_service(start: Start, site: 
 
     proxy = start(site.config())
     stranger = origins("c")
-    with site.origins["a"].answering("/held", held), site.origins["b"].answering("/held", held):
-        with Client(site.address) as client:
-            client.send(get("/held"))
-            every = list(site.origins.items())
-            eventually(lambda: any(origin.requests_for("/held") for _, origin in every), "the request")
-            other = next(name for name, origin in every if not origin.requests_for("/held"))
-            del site.weights[other]
-            proxy.write(site.config())
-            eventually(lambda: applied(proxy) == 1, "the endpoint's removal")
-            config = site.config()
-            config["services"]["t"] = {"endpoints": [stranger.text]}
-            config["listeners"]["web"]["routes"].insert(0, {"path": "/t", "service": "t"})
-            proxy.write(config)
-            eventually(lambda: applied(proxy) == 2, "the other service")
-            release.set()
-            response = client.read_response()
+    with (
+        site.origins["a"].answering("/held", held),
+        site.origins["b"].answering("/held", held),
+        Client(site.address) as client,
+    ):
+        client.send(get("/held"))
+        every = list(site.origins.items())
+        eventually(lambda: any(origin.requests_for("/held") for _, origin in every), "the request")
+        other = next(name for name, origin in every if not origin.requests_for("/held"))
+        del site.weights[other]
+        proxy.write(site.config())
+        eventually(lambda: applied(proxy) == 1, "the endpoint's removal")
+        config = site.config()
+        config["services"]["t"] = {"endpoints": [stranger.text]}
+        config["listeners"]["web"]["routes"].insert(0, {"path": "/t", "service": "t"})
+        proxy.write(config)
+        eventually(lambda: applied(proxy) == 2, "the other service")
+        release.set()
+        response = client.read_response()
     assert not stranger.requests_for("/held"), "a request for one service was sent to another"
     assert (response.status, response.error_code) == (502, "upstream_reset")

@@ -269,8 +269,9 @@ def test_idle_time_out_with_bytes_that_were_not_taken_is_no_clean_end(start: Sta
     with TcpServer(send) as server:
         proxy, address = relay(start, server.text, timeouts={"idle": "400ms"})
         with connected(address, receive_buffer=65536) as sock:
-            eventually(lambda: proxy.metric("fastmesh_connections_active", listener="db") == 1, "the connection")
-            eventually(lambda: proxy.metric("fastmesh_connections_active", listener="db") == 0, "the time-out")
+            active = "fastmesh_connections_active"
+            eventually(lambda: proxy.metric(active, listener="db") == 1, "the connection")
+            eventually(lambda: proxy.metric(active, listener="db") == 0, "the time-out")
             released.set()
             with pytest.raises(ConnectionResetError):
                 receive_all(sock)

@@ -170,6 +170,7 @@ MISTAKES = [
     (route("{redirect: {to: /, status: 304}}"), ["f:2:33: `status`: 304 is not a redirect; write 301, 302, 303, 307 or 308"]),
     (route("{redirect: {status: 301}}"), ["f:2:17: `redirect` needs `to`; write a path such as `/new`, or a URL"]),
     (route("{respond: {status: 100}}"), ["f:2:25: `status`: 100 is out of range; write a whole number from 200 to 599"]),
+    (route(f"{{respond: {{body: {'x' * 65537}}}}}"), ["f:2:17: a fixed answer has at most 64KiB, this one has 65537 bytes; let a service answer it"]),
     (route("{respond: {status: 204, body: x}}"), ["f:2:30: an answer with status 204 has no body; remove `body`"]),
     # expansion
     (settings("workers: ${NOPE}"), ["f:1:10: the environment variable `NOPE` is not set; set it, or write `${NOPE:-default}`"]),
