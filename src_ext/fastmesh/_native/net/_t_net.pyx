@@ -340,7 +340,11 @@ cdef class Net:
         endpoint_connect_failed(self.w, self.ep)
 
     def connected(self):
-        endpoint_connected(self.ep)
+        endpoint_connected(self.w, self.ep)
+
+    @property
+    def health_changes(self):
+        return self.w.health_changes
 
     def flight(self, bint begin):
         """(the worker's, all workers') requests in flight afterwards."""
