@@ -75,6 +75,10 @@ tsan: build test-packages ## the threaded scenario under ThreadSanitizer
 fuzz: build ## fuzz each parser for FUZZ_SECONDS (60) under AddressSanitizer
 	tools/sanitize fuzz $(FUZZ_SECONDS)
 
+.PHONY: invert
+invert: build test-packages ## invert each branch of tools/inversions.toml: does its test notice? (long)
+	$(BIN)/python tools/invert --jobs $(JOBS)
+
 .PHONY: check
 check: ## everything that .ci/run runs; goes on after a failure, and counts
 	@tools/check

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 
 import msgspec
@@ -155,9 +154,7 @@ def test_a_closed_socket_takes_who_waits(set_stage: SetStage) -> None:
     stage = set_stage()
     before = stage.client()
     stage.worker.post(CLOSE_SOCKET, -1, 0, 1)
-    waiting = socket.socket(socket.AF_UNIX)
-    waiting.connect(str(stage.front.path))
-    late = End(stage, waiting)
+    late = End(stage, stage.front.connect())
     stage.turn()
     assert stage.of_kind("listener") == []
     upstream = None

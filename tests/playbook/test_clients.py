@@ -42,11 +42,8 @@ def test_a_relay_beyond_the_limit_is_closed(set_stage: SetStage) -> None:
 
 def test_a_queue_longer_than_the_budget_is_taken_over_several_turns(set_stage: SetStage) -> None:
     stage = set_stage(connection_limit=1000)
-    socks = []
     for _ in range(150):
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(str(stage.front.path))
-        socks.append(End(stage, sock))
+        End(stage, stage.front.connect())
     stage.turn()
     first = len(stage.of_kind("client"))
     assert 64 <= first < 150, "the budget of one visit"

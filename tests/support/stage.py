@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -139,14 +139,25 @@ class End:
 class Listening:
     """A listening socket in the test's hands, that an endpoint's address leads to."""
 
-    def __init__(self, stage: Stage, path: Path, backlog: int = 16) -> None:
+    def __init__(self, stage: Stage, path: Path | None, backlog: int = 16) -> None:
+        """Without a path: TCP, on a port of 127.0.0.1."""
         self.stage = stage
-        self.path = path
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.bind(str(path))
+        self.path = path or Path()
+        if path is not None:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.bind(str(path))
+            self.address = Address("unix", path=str(path))
+        else:
+            self.sock = socket.socket()
+            self.sock.bind(("127.0.0.1", 0))
+            self.address = Address("inet", *self.sock.getsockname())
         self.sock.listen(backlog)
         self.sock.setblocking(False)
-        self.address = Address("unix", path=str(path))
+
+    def connect(self) -> socket.socket:
+        sock = socket.socket(self.sock.family)
+        sock.connect(self.sock.getsockname())
+        return sock
 
     def waiting(self) -> End | None:
         """A connection that has come, or None."""
@@ -173,7 +184,9 @@ class Listening:
 
 
 class Stage:
-    """One listener (`protocol`), one service `s` with ``origins`` endpoints in slots 0, 1, 2…, one route."""
+    """One listener (`protocol`), one service `s` with ``origins`` endpoints in slots 0, 1, 2…, one route.
+
+    The listener's socket is a Unix one unless ``tcp``."""
 
     def __init__(
         self,
@@ -185,6 +198,9 @@ class Stage:
         upstream: Upstream = UPSTREAM,
         limits: Limits = LIMITS,
         connection_limit: int = 100,
+        tcp: bool = False,
+        trusted: tuple[str, ...] = (),
+        send_proxy: Literal["v1", "v2"] | None = None,
         **listener: Any,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fastmesh-stage-"))
@@ -200,12 +216,14 @@ class Stage:
             balance,
             timeouts,
             upstream=upstream,
+            send_proxy=send_proxy,
         )
+        self.trusted = trusted
         route = Route(Forward((("s", 1),)))
         self.listener = Listener("l", (), protocol, routes=listener.pop("routes", (route,)), **listener)  # type: ignore[arg-type]
         self.limits = limits
         self.publish(self.listener, {"s": self.service})
-        self.front = Listening(self, self.folder / "front", backlog=256)
+        self.front = Listening(self, None if tcp else self.folder / "front", backlog=256)
         self.turn()  # adopts
         self.worker.post(OPEN_SOCKET, self.front.sock.fileno(), 0, 1)
         self.turn()
@@ -218,7 +236,9 @@ class Stage:
     def publish(self, listener: Listener | None, services: dict[str, Service], slots: Any = None) -> None:
         """A new snapshot of new blocks: services by number in the order given; the service `s` has the slots
         0, 1, 2…, or ``slots``."""
-        config = Config({}, services, limits=self.limits, timeouts=self.timeouts)
+        config = Config(
+            {}, services, limits=self.limits, timeouts=self.timeouts, trusted_proxies=self.trusted
+        )
         names = list(services)
         pairs = ["", *names]
         blocks = []
@@ -266,9 +286,7 @@ class Stage:
 
     def client(self) -> End:
         """A client, accepted by the worker."""
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(str(self.front.path))
-        end = End(self, sock)
+        end = End(self, self.front.connect())
         self.turn(2)
         return end
 
@@ -300,8 +318,8 @@ class Stage:
     def finish(self) -> None:
         """All ends go; then nothing may be left, neither counted nor allocated."""
         try:
-            for end in self.ends:
-                end.close()
+            for one in [*self.ends, *(origin.sock for origin in self.origins)]:
+                one.close()
             self.until(
                 lambda: (
                     self.worker.ledger()["busy"] == 0 and not self.of_kind("client") + self.of_kind("relay")

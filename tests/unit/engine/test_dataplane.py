@@ -314,6 +314,38 @@ def test_a_slot_is_not_given_away_while_a_retry_may_pick_it(run: Run, origins: l
     assert c.requests_for("/held") == []
 
 
+# ---------------------------------------------------------------- once a second
+
+
+def test_news_of_endpoints(run: Run, origins: list[Origin]) -> None:
+    a, b, _ = origins
+    port = address_of(b).port
+    b.close()
+    plane = run(config(service("s", a, b)))
+    assert plane.plane.tend() == ()
+    with plane.client() as client:
+        assert {origin_of(client), origin_of(client)} == {"a"}
+    assert plane.plane.tend() == (f"service s: endpoint {b.text} is down: it takes no connections",)
+    assert plane.plane.tend() == (), "told once"
+    again = Origin(name="b", port=port)
+    try:
+        eventually(lambda: plane.endpoint(b).state == "up", "its second to be over", within=5.0)
+        assert plane.plane.tend() == (f"service s: endpoint {b.text} is tried again",)
+        assert plane.plane.tend() == ()
+    finally:
+        again.close()
+
+
+def test_what_nobody_uses_any_more_is_freed_without_another_change(run: Run, origins: list[Origin]) -> None:
+    plane = run(config(service("s", origins[0])))
+    with plane.client() as client:
+        assert origin_of(client) == "a"
+        plane.apply(config(service("s", origins[1])))
+        eventually(lambda: origins[0].open_connections() == 0, "the idle connection to be closed")
+        eventually(lambda: (plane.plane.tend(), plane.plane._slots._free)[1] == [0], "the slot to be free")
+        assert plane.plane._engine.reap() == 0
+
+
 # ---------------------------------------------------------------- statistics
 
 

@@ -173,8 +173,12 @@ def test_the_pause_doubles_up_to_a_bound(it: Any) -> None:
 def test_success_begins_anew(it: Any) -> None:
     for _ in range(4):
         it.connect_failed(1_000_000)
+    assert it.health_changes == 4
     it.connected()
     assert it.health == 0
+    assert it.health_changes == 5
+    it.connected()
+    assert it.health_changes == 5, "what was up is no news"
     it.connect_failed(1_000_000)
     assert it.health == 1_001_000
 

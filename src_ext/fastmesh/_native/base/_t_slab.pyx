@@ -1,5 +1,5 @@
 """Slabs, byte buffers and pending bytes. Objects are named by their address. For tests only."""
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uintptr_t
 from libc.string cimport memset
 
 from fastmesh._native.base.slab cimport (
