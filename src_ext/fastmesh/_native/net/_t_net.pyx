@@ -341,13 +341,10 @@ cdef class Net:
 
     def connected(self):
         endpoint_connected(self.w, self.ep)
-<<<<<<< HEAD
-=======
 
     @property
     def health_changes(self):
         return self.w.health_changes
->>>>>>> 2255453d62117f51ddd8800e04b8244b6c9a3ac8
 
     def flight(self, bint begin):
         """(the worker's, all workers') requests in flight afterwards."""

@@ -60,14 +60,14 @@ cdef class Shared:
     def add(self, uint32_t times):
         cdef uint32_t i
         with nogil:
-            for i in range(times):
+            for _i in range(times):
                 fm_add_relaxed_u32(&self.small, 1)
                 fm_add_relaxed_u64(&self.large, 3)
 
     def bump(self, uint32_t times):
         cdef uint32_t i
         with nogil:
-            for i in range(times):
+            for _i in range(times):
                 fm_bump_u64(&self.single_writer, 1)
 
     def watch(self, uint64_t until):
@@ -79,7 +79,7 @@ cdef class Shared:
     def add_under_lock(self, uint32_t times):
         cdef uint32_t i
         with nogil:
-            for i in range(times):
+            for _i in range(times):
                 while not fm_cas_u32(&self.lock, 0, 1):
                     pass
                 self.guarded += 1  # a plain access: acquire and release of the lock order it
