@@ -22,7 +22,7 @@ from support.ports import free_port
 from support.proxy import Proxy
 from support.waiting import eventually
 
-SECONDS = float(os.environ.get("FASTMESH_CHAOS_SECONDS", "6"))
+SECONDS = float(os.environ.get("FASTMESH_CHAOS_SECONDS", "3"))
 SEED = os.environ.get("FASTMESH_CHAOS_SEED") or str(random.SystemRandom().randrange(1 << 32))
 CLIENTS = int(os.environ.get("FASTMESH_CHAOS_CLIENTS", "10"))
 PATIENCE = 15.0  # all time-outs are below a second: a client that waits longer has been forgotten
@@ -204,7 +204,7 @@ def test_random_traffic_without_memory() -> None:
             0,
             0,
         )
-    it.worker.free()
+    it.abandon()
 
 
 def test_chaos_finds_bytes_of_others() -> None:

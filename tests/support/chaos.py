@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 import re
+import select
 import socket
 import struct
 import threading
@@ -223,6 +224,8 @@ class ChaosClient(threading.Thread):
         self.number, self.rng, self.addresses = number, random.Random(f"{seed}-{number}"), addresses
         self.deadline, self.findings, self.patience = deadline, findings, patience
         self.made = 0
+        self.done = threading.Event()
+        self.cut_short = False  # only a part of what was asked is sent
 
     def run(self) -> None:
         while time.monotonic() < self.deadline:
@@ -285,9 +288,12 @@ class ChaosClient(threading.Thread):
             asks.append(self.ask())
         address = rng.choice(self.addresses)
         buffer = rng.choice([None, None, None, 4096])
+        style = rng.random()
+        self.cut_short = style >= 0.95
+        self.done = threading.Event()
         with Client(address, timeout=self.patience, receive_buffer=buffer) as client:
             sender = threading.Thread(
-                target=self.send, args=(client, b"".join(ask.data for ask in asks), rng.random())
+                target=self.send, args=(client, b"".join(ask.data for ask in asks), style)
             )
             sender.start()
             try:
@@ -305,26 +311,37 @@ class ChaosClient(threading.Thread):
                     if not self.read(client, ask):
                         return
             finally:
+                self.done.set()
                 with contextlib.suppress(OSError):
                     client.sock.shutdown(socket.SHUT_RDWR)
                 client.close()
                 sender.join()
 
+    def push(self, client: Client, data: bytes) -> None:
+        """All of it, unless the reading side gives the connection up."""
+        view = memoryview(data)
+        while view:
+            if self.done.is_set():
+                raise BrokenPipeError
+            if select.select([], [client.sock], [], 0.1)[1]:
+                with contextlib.suppress(BlockingIOError):
+                    view = view[client.sock.send(view, socket.MSG_DONTWAIT) :]
+
     def send(self, client: Client, data: bytes, style: float) -> None:
         rng = random.Random(style)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it was closed meanwhile
             if style < 0.5:
-                client.sock.sendall(data)
+                self.push(client, data)
             elif style < 0.95:
                 at = 0
                 while at < len(data):
                     step = rng.choice([1, 10, 200, 5000, 100_000])
-                    client.sock.sendall(data[at : at + step])
+                    self.push(client, data[at : at + step])
                     at += step
                     if rng.random() < 0.2:
                         time.sleep(0.001)
             else:  # only a part, then FIN
-                client.sock.sendall(data[: rng.randrange(len(data))])
+                self.push(client, data[: rng.randrange(len(data))])
             if rng.random() < 0.3:
                 client.sock.shutdown(socket.SHUT_WR)
 
@@ -340,6 +357,10 @@ class ChaosClient(threading.Thread):
     def judge(self, response: Response, ask: _Ask) -> None:
         self.findings.count(f"{response.status} {response.error_code or ''}")
         if response.error_code is not None:
+            if response.error_code == "method_unsupported":  # which would be a piece of a body
+                raise BadResponse(f"other bytes were read as the head of {ask.rid!r}")
+            if response.error_code == "bad_request" and ask.kind != "bad" and not self.cut_short:
+                raise BadResponse(f"{ask.rid!r} ({ask.method} {ask.kind}) was called malformed")
             return
         if response.status == 308:
             if (response.get("location") or b"").partition(b"?")[2] != ask.rid:

@@ -391,6 +391,7 @@ cdef inline void request_act(worker_t *w, conn_t *c, xchg_t *x, h1_req_t *req, c
         taken = body_len
     if taken < body_len and not pend_append(&w.bufs, &c.input, body + taken, body_len - <uint32_t> taken):
         error = FM_E_NO_MEMORY
+        x.request_complete = 0  # bytes of the next request are lost: the connection must close behind the answer
     x.bytes_received += <uint64_t> taken
     if x.pair == NULL:
         x.pair = pair_stats(w, x.listener.own_pair_index)
