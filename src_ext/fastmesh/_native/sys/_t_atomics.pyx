@@ -58,14 +58,14 @@ cdef class Shared:
         free(self.blocks)
 
     def add(self, uint32_t times):
-        cdef uint32_t i
+        cdef uint32_t _i
         with nogil:
             for _i in range(times):
                 fm_add_relaxed_u32(&self.small, 1)
                 fm_add_relaxed_u64(&self.large, 3)
 
     def bump(self, uint32_t times):
-        cdef uint32_t i
+        cdef uint32_t _i
         with nogil:
             for _i in range(times):
                 fm_bump_u64(&self.single_writer, 1)
@@ -77,7 +77,7 @@ cdef class Shared:
         return backwards
 
     def add_under_lock(self, uint32_t times):
-        cdef uint32_t i
+        cdef uint32_t _i
         with nogil:
             for _i in range(times):
                 while not fm_cas_u32(&self.lock, 0, 1):
