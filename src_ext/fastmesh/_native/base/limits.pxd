@@ -16,7 +16,7 @@ cdef enum:
     LEFTOVER_BYTES = 65536  # pipelined input that waits for its turn
     TRIED_MAX = 4
     LINGER_MS = 2000  # a staged close waits this long for the peer's FIN
-    LINGER_BYTES = 1048576
+    LINGER_BYTES = 16777216  # an upload in full flight must get to read why it was refused
     ACCEPT_RETRY_MS = 100  # after EMFILE
 
     DOWN_FIRST_MS = 1000  # passive down-marking: 1 s, 2 s, 4 s ... 30 s

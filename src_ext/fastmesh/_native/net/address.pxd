@@ -124,6 +124,8 @@ cdef inline bint address_in_ranges(const address_t *address, const range_t *rang
     else:
         memcpy(ip, address.ip, 16)
     for i in range(count):
+        if address.family == 4 and ranges[i].prefix_bits < 96:
+            continue  # `::/0` and the like speak of IPv6 only, though a mapped address lies in them
         if bits_equal(ip, ranges[i].address, ranges[i].prefix_bits):
             return True
     return False
