@@ -56,7 +56,7 @@ lint: build ## ruff, mypy strict, cython-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/cython-lint src_ext
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/cython-lint src_ext # it starts pycodestyle by name
 
 .PHONY: format
 format: $(STAMPS)/python ## let ruff mend layout and imports
