@@ -62,9 +62,16 @@ def parse_share(text: str) -> float:
     match = _SHARE.fullmatch(text)
     if match is None:
         if _BARE_NUMBER.fullmatch(text):
-            raise ValueError(f"`{text}` has no unit; write a percentage such as `{text.lstrip('-+')}%`")
+            raise ValueError(f"`{text}` has no unit; write a percentage such as `{_as_percentage(text)}`")
         raise ValueError(f"`{text}` is not a share; write a percentage such as `20%`")
     return float(Fraction(match[1]) / 100)
+
+
+def _as_percentage(number: str) -> str:
+    """What was probably meant: `0.5` and `1.25` are fractions, `20` and `12.5` lack the sign."""
+    digits = number.lstrip("-+").replace("_", "")
+    value = Fraction(digits.rstrip("."))
+    return f"{_decimal(value * 100)}%" if "." in digits and 0 < value < 2 else f"{digits.rstrip('.')}%"
 
 
 def format_duration(seconds: float) -> str:

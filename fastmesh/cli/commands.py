@@ -124,7 +124,7 @@ Exit codes: 0 valid, 1 invalid, 2 usage.
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--format", "form", type=FORMATS, default="text", show_default=True)
 def validate(file: Path, form: str) -> None:
-    """Check the configuration FILE and show everything that is wrong with it."""
+    """Check the configuration FILE; show all that is wrong."""
     from fastmesh.cli.validation import check
 
     sys.exit(check(str(file), form))

@@ -37,7 +37,7 @@ _ADMIN = ByShape(
             ),
             "token": Field(
                 Text("text", texts.parse_line),
-                "What a POST that does not come from this machine must carry as its bearer token.",
+                "What each POST must carry as its bearer token; with it, POST may come from other machines.",
                 example="${file:/run/secrets/admin-token}",
             ),
         },

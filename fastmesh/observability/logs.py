@@ -1,6 +1,7 @@
-"""The process's own log (not the access log): one line an event on stderr, as text or JSON.
+"""The process's own log (not the access log): an event a line on stderr, as text or JSON.
 
-Text: ``2026-01-31T12:00:00.123Z info  fastmesh.reload: the message key=value``. JSON: one object a line with
+Text: ``2026-01-31T12:00:00.123Z info    fastmesh.reload: the message key=value``; further lines of a message
+follow, indented. JSON: one object a line with
 ``time``, ``level``, ``logger``, ``message``, then the fields that the caller passed as
 ``extra={"fields": {…}}``, and ``exception`` when there is one.
 """

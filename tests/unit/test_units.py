@@ -84,7 +84,12 @@ def test_shares(text: str, share: float) -> None:
 @pytest.mark.parametrize(
     ("text", "advice"),
     [
-        ("0.2", "`0.2` has no unit; write a percentage such as `0.2%`"),
+        ("0.2", "`0.2` has no unit; write a percentage such as `20%`"),
+        ("1.25", "`1.25` has no unit; write a percentage such as `125%`"),
+        ("12.5", "`12.5` has no unit; write a percentage such as `12.5%`"),
+        ("20.", "`20.` has no unit; write a percentage such as `20%`"),
+        ("0.0", "`0.0` has no unit; write a percentage such as `0.0%`"),
+        ("1_000", "`1_000` has no unit; write a percentage such as `1000%`"),
         ("-20%", "`-20%` is not a share; write a percentage such as `20%`"),
         ("a fifth", "`a fifth` is not a share; write a percentage such as `20%`"),
     ],
