@@ -1,22 +1,18 @@
 """Free TCP ports for processes that cannot bind port 0.
 
 A port is taken from below the kernel's ephemeral range, so that no outgoing connection and no `bind(0)` of
-another test lands on it, and is held by a lock file for the life of this process, so that parallel test runs
-do not share it.
+another test lands on it, and is held by a lock for the life of this process, so that parallel test runs do not
+share it. The lock is a name among the abstract Unix sockets: like the port it belongs to the network namespace,
+whoever runs the tests, and it is gone with the process.
 """
 
 from __future__ import annotations
 
-import fcntl
 import random
 import socket
-import tempfile
-from pathlib import Path
-from typing import IO
 
 _FIRST, _LAST = 10_000, 31_999
-_FOLDER = Path(tempfile.gettempdir()) / "fastmesh-test-ports"
-_held: dict[int, IO[str]] = {}
+_held: dict[int, socket.socket] = {}
 _random = (
     random.SystemRandom()
 )  # not the seeded generator of the test run: two runs must not try the same ports
@@ -36,14 +32,13 @@ def _is_bindable(port: int) -> bool:
 
 def free_port() -> int:
     """A port that nobody listens on and that no other test run was given."""
-    _FOLDER.mkdir(mode=0o777, exist_ok=True)
     for _ in range(2000):
         port = _random.randint(_FIRST, _LAST)
         if port in _held:
             continue
-        lock = (_FOLDER / str(port)).open("w")
+        lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.bind(f"\0fastmesh-test-port-{port}")
         except OSError:
             lock.close()
             continue
