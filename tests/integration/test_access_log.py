@@ -112,9 +112,11 @@ def test_errors_are_named(logged: Logged) -> None:
         exchange.close()
 
     with logged.client() as client:
-        client.request(get("/", b"A : b"))
+        client.send(get("/", b"A : b"))
+        refused = client.read_to_end()
     (bad,) = logged.records(1)
     assert (bad["status"], bad["error"], bad["service"]) == (400, "bad_request", None)
+    assert bad["bytes_sent"] == len(refused)
     with logged.origin.answering("/broken", broken), logged.client() as client:
         client.request(get("/broken"))
     record = logged.records(2)[1]

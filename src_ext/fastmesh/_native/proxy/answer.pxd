@@ -261,13 +261,13 @@ cdef inline void client_refuse(worker_t *w, conn_t *c, int32_t error, bint head_
     if pair != NULL and fm_error_info[error].status < 600:
         fm_bump_u64(&pair.codes[fm_error_info[error].status], 1)
     fm_bump_u64(&w.errors[error], 1)
-    refusal_log(w, c, error)
     own.close = 1
     own.head_only = head_only
     own.client_minor = 1
     own.keep_alive_10 = 0
     own.date = slice_of(&w.date[0], 29)
     length = h1_emit_error(error, &own, w.out, OUT_BYTES)
+    refusal_log(w, c, error, <uint32_t> length if length > 0 else 0)
     if length > 0 and conn_send(w, c, w.out, <uint32_t> length) == IO_FAILED:
         client_reset(w, c)
         return

@@ -179,8 +179,9 @@ cdef inline void exchange_log_end(worker_t *w, xchg_t *x, uint64_t duration_us) 
         w.access_encoded += 1
 
 
-cdef inline void refusal_log(worker_t *w, conn_t *c, int32_t error) noexcept nogil:
-    """The record of a request whose head could not be read, or did not come: there is no exchange."""
+cdef inline void refusal_log(worker_t *w, conn_t *c, int32_t error, uint32_t bytes_sent) noexcept nogil:
+    """The record of a request whose head could not be read, or did not come: there is no exchange. What came of
+    the head is not counted."""
     cdef access_t log
     cdef listener_block_t *block = c.socket.block
     if not fm_load_relaxed_u32(&w.shared.access_on):
@@ -189,6 +190,7 @@ cdef inline void refusal_log(worker_t *w, conn_t *c, int32_t error) noexcept nog
     log.protocol = ACCESS_HTTP_1_1
     log.started_us = w.wall_us
     log.upstream_us = <uint64_t> -1
+    log.bytes_sent = bytes_sent
     log.status = fm_error_info[error].status
     log.error = <uint8_t> error
     log.fields[ACCESS_LISTENER] = slice_of(block.name.ptr, block.name.len)
