@@ -163,7 +163,10 @@ _FORWARDED = Section(
             Boolean(), "`X-Forwarded-Host`: the host that was asked for.", default=True, example=False
         ),
         "request_id": Field(
-            Boolean(), "`X-Request-Id`: made here; that of a trusted proxy is kept.", default=True, example=False
+            Boolean(),
+            "`X-Request-Id`: made here; that of a trusted proxy is kept.",
+            default=True,
+            example=False,
         ),
     },
 )

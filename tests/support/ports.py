@@ -1,9 +1,9 @@
 """Free TCP ports for processes that cannot bind port 0.
 
 A port is taken from below the kernel's ephemeral range, so that no outgoing connection and no `bind(0)` of
-another test lands on it, and is held by a lock for the life of this process, so that parallel test runs do not
-share it. The lock is a name among the abstract Unix sockets: like the port it belongs to the network namespace,
-whoever runs the tests, and it is gone with the process.
+another test lands on it, and is held by a lock for the life of this process, so that parallel test runs do
+not share it. The lock is a name among the abstract Unix sockets: like the port it belongs to the network
+namespace, whoever runs the tests, and it is gone with the process.
 """
 
 from __future__ import annotations
