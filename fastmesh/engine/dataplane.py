@@ -194,17 +194,23 @@ class DataPlane:
     def _settle_sockets(self, config: Config, opened: dict[str, Listening]) -> None:
         """Workers watch the new sockets, know whose each one is, and let go of those that no listener has."""
         wanted: set[str] = set()
+        posted = self._engine.commands_posted
         for listener in config.listeners.values():
             index = self._listener_numbers.of[listener.name]
             for bind in listener.binds:
                 wanted.add(bind.text)
                 listening = self._listening[bind.text]
+                if listening.listener_index == index:
+                    continue
+                listening.listener_index = index
                 for worker in range(self._workers):
                     if bind.text in opened:
                         fd = listening.fd_for(worker)
                         self._engine.open_socket(worker, fd, index, listening.identity, listening.shared)
                     else:
                         self._engine.move_socket(worker, index, listening.identity)
+        if self._engine.commands_posted != posted:
+            self._wait_for_letters()
         self._close_sockets([text for text in self._listening if text not in wanted])
 
     def _close_sockets(self, texts: list[str]) -> None:
@@ -212,9 +218,12 @@ class DataPlane:
             for worker in range(self._workers):
                 self._engine.close_socket(worker, self._listening[text].identity)
         if texts:
-            self._wait(lambda: self._engine.commands_done() >= self._engine.commands_posted)
+            self._wait_for_letters()
         for text in texts:
             self._listening.pop(text).close()
+
+    def _wait_for_letters(self) -> None:
+        self._wait(lambda: self._engine.commands_done() >= self._engine.commands_posted)
 
     def _wait(self, reached: Callable[[], bool]) -> None:
         """Until the workers have done something that takes them a turn; at once when they do not run."""
@@ -336,7 +345,7 @@ class DataPlane:
     def close_idle(self) -> None:
         """Closes client connections between two requests."""
         self._engine.close_idle()
-        self._wait(lambda: self._engine.commands_done() >= self._engine.commands_posted)
+        self._wait_for_letters()
 
     # ------------------------------------------------------------ looking
 

@@ -30,6 +30,7 @@ class Listening:
         self.sockets = sockets
         self.shared = shared
         self.identity = next(_identities)
+        self.listener_index = -1  # the number of the listener that it serves
 
     def fd_for(self, worker: int) -> int:
         return self.sockets[0 if self.shared else worker].fileno()
