@@ -124,12 +124,12 @@ class Client:
             raise
         if family != socket.AF_UNIX:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.buffer = b""
+        self.ended: str | None = None
 
     def __del__(self) -> None:
         """A client that a test lets go of is closed then and there, not at some later collection."""
         self.sock.close()
-        self.buffer = b""
-        self.ended: str | None = None
 
     def __enter__(self) -> Client:
         return self
