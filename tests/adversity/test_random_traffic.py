@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,14 @@ def configuration(
     }
 
 
-def run_clients(seed: str, addresses: list[Any], findings: Findings, meanwhile: Callable[[], None]) -> None:
+def run_clients(
+    seed: str,
+    addresses: list[Any],
+    findings: Findings,
+    meanwhile: Callable[[], None],
+    at_the_end: Callable[[], None] = lambda: None,
+) -> None:
+    """Random clients, and `meanwhile` again and again; then `at_the_end`, and what the clients have begun."""
     deadline = time.monotonic() + SECONDS
     clients = [
         ChaosClient(number, seed, addresses, deadline, findings, PATIENCE) for number in range(CLIENTS)
@@ -72,6 +80,7 @@ def run_clients(seed: str, addresses: list[Any], findings: Findings, meanwhile: 
         client.start()
     while time.monotonic() < deadline and not findings.wrong:
         meanwhile()
+    at_the_end()
     for client in clients:
         client.deadline = 0
     for client in clients:
@@ -148,8 +157,9 @@ def test_random_traffic_with_few_descriptors(tmp_path: Path) -> None:
 
     try:
         before = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
-        run_clients(SEED, [("127.0.0.1", ports[0]), path], findings, squeeze)
-        resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, before)
+        # With the last squeeze left in force, a client whose connection cannot be accepted would wait for ever.
+        loosen = partial(resource.prlimit, proxy.pid, resource.RLIMIT_NOFILE, before)
+        run_clients(SEED, [("127.0.0.1", ports[0]), path], findings, squeeze, loosen)
         report(findings)
         proxy.stop()
     finally:
