@@ -81,7 +81,9 @@ def test_ranges(ip: Ip, data: st.DataObject) -> None:
         networks.append(
             ipaddress.ip_network((value, bits) if ip.version == 4 else (type(ip)(value), bits), strict=False)
         )
-    expected = any(plain(ip) in network for network in networks)
+    # All in 128 bits: `::/0` is every address, those of IPv4 too
+    bits128 = mapped(ip) if isinstance(ip, ipaddress.IPv4Address) else ip
+    expected = any(bits128 in ipaddress.ip_network(range_of(network), strict=False) for network in networks)
     assert net.in_ranges(packed(ip), [range_of(network) for network in networks]) == expected
 
 
@@ -93,6 +95,8 @@ def test_ranges(ip: Ip, data: st.DataObject) -> None:
         ("::ffff:10.1.2.3", "10.0.0.0/8", True),
         ("10.1.2.3", "0.0.0.0/0", True),
         ("::1", "0.0.0.0/0", False),
+        ("10.1.2.3", "::/0", True),
+        ("10.1.2.3", "::/81", False),
         ("192.168.1.129", "192.168.1.128/25", True),
         ("192.168.1.127", "192.168.1.128/25", False),
         ("10.1.2.3", "10.1.2.3/32", True),
