@@ -201,6 +201,21 @@ def test_when_the_answer_has_begun_it_is_cut_for_all_to_see(set_stage: SetStage,
     assert stage.worker.errors() == {"upstream_closed": 1}
 
 
+@pytest.mark.parametrize(("minor", "how"), [(0, "reset"), (1, "eof")])
+def test_a_cut_body_without_a_length_ends_by_reset(set_stage: SetStage, minor: int, how: str) -> None:
+    """To a client of HTTP/1.0 the connection's end is the body's end: FIN would say that it is whole."""
+    stage = set_stage(tcp=True)
+    client = stage.client()
+    client.send(b"GET / HTTP/1.%d\r\nHost: a\r\n\r\n" % minor)
+    upstream = stage.origins[0].accept()
+    upstream.head()
+    upstream.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+    client.until(b"hello")
+    upstream.close()
+    assert client.end() == how
+    assert stage.worker.errors() == {"upstream_closed": 1}
+
+
 def test_a_silent_endpoint_is_not_retried(set_stage: SetStage) -> None:
     stage = set_stage(origins=2, timeouts=Timeouts(response=0.03))
     client = stage.client()

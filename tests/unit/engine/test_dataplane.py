@@ -211,7 +211,8 @@ def test_a_socket_that_changes_its_listener_is_not_closed(run: Run, origins: lis
     renamed = Listener("renamed", (WEB,), routes=(Route(Respond(200, b"renamed")),))
     plane.apply(config(one, listeners=[renamed]))
     assert plane.address("renamed") == address
-    assert client.request(get()).body == b"renamed"
+    # The letter to the worker may still be on its way
+    eventually(lambda: client.request(get()).body == b"renamed", "the new listener's routes")
     client.close()
 
 
@@ -419,6 +420,32 @@ def test_a_service_that_inherits_numbers_begins_at_zero(run: Run, origins: list[
         fresh = plane.plane.stats()
         assert [pair.codes for pair in fresh.pairs if pair.codes] == []
         assert [one.requests for one in fresh.endpoints] == [0]
+
+
+@pytest.mark.xfail(strict=True, reason="numbers are recycled while a tunnel still counts by them")
+def test_a_tunnel_that_outlives_its_service_is_counted_for_no_other(run: Run, origins: list[Origin]) -> None:
+    a, b, _ = origins
+
+    def switch(exchange: Exchange) -> None:
+        exchange.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+        )
+        while data := exchange.receive():
+            exchange.send(data)
+
+    plane = run(config(service("s0", a)))
+    with a.answering("/ws", switch), plane.client() as client:
+        client.send(get("/ws", b"Upgrade: websocket", b"Connection: Upgrade"))
+        assert client.read_response().status == 101
+        for number in range(1, 4):
+            plane.apply(config(service(f"s{number}", b)))
+        client.shutdown_write()
+        assert client.how_it_ended() == "eof"
+    eventually(lambda: plane.plane.busy() == 0, "the tunnel to end")
+    seen = {plane.plane.stats().pairs}
+    plane.apply(config(service("s4", b)))
+    seen.add(plane.plane.stats().pairs)
+    assert [pair.service for pairs in seen for pair in pairs if 101 in pair.codes] == []
 
 
 # ---------------------------------------------------------------- drain and stop
