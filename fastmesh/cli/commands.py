@@ -216,7 +216,7 @@ def reload(admin: str, token: str | None) -> None:
         advice = f"; {problem['suggestion']}" if problem.get("suggestion") else ""
         click.echo(f"  {place}: {problem['message']}{advice}", err=True)
     if outcome.get("error"):
-        click.echo(f"  {outcome['error']}", err=True)
+        click.echo(f"  {outcome['error']}".replace("\n", "\n  "), err=True)
     sys.exit(1 if outcome["result"] == "refused" else 0)
 
 

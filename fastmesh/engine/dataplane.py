@@ -73,7 +73,7 @@ class DataPlane:
     def apply(self, config: Config, resolved: Mapping[str, tuple[Address, ...]]) -> ApplyResult:
         """Puts a configuration in force. The first call binds the listeners.
 
-        Raises StartError when an address cannot be bound; what was in force stays so."""
+        Raises StartError, a line for each address that cannot be bound; what was in force stays so."""
         with self._changing:
             return self._apply(config, resolved)
 
@@ -108,16 +108,21 @@ class DataPlane:
         self._slots.recycle(self._engine.slot_is_free)
 
     def _open_missing(self, config: Config) -> dict[str, Listening]:
+        """Binds every address that is new, or none: a StartError tells all that are in the way."""
         opened: dict[str, Listening] = {}
-        try:
-            for listener in config.listeners.values():
-                for bind in listener.binds:
-                    if bind.text not in self._listening:
-                        opened[bind.text] = open_listening(listener.name, bind, self._workers)
-        except StartError:
+        wrong: list[str] = []
+        for listener in config.listeners.values():
+            for bind in listener.binds:
+                if bind.text in self._listening:
+                    continue
+                try:
+                    opened[bind.text] = open_listening(listener.name, bind, self._workers)
+                except StartError as error:
+                    wrong.append(str(error))
+        if wrong:
             for listening in opened.values():
                 listening.close()
-            raise
+            raise StartError("\n".join(wrong))
         return opened
 
     def _publish(self, config: Config, endpoints: dict[str, Endpoints]) -> int:

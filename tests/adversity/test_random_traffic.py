@@ -157,7 +157,7 @@ def test_random_traffic_with_few_descriptors(tmp_path: Path) -> None:
 
     try:
         before = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
-        # With the last squeeze left in force, a client whose connection cannot be accepted would wait for ever.
+        # With the last squeeze left in force, a client that cannot be accepted would wait for ever.
         loosen = partial(resource.prlimit, proxy.pid, resource.RLIMIT_NOFILE, before)
         run_clients(SEED, [("127.0.0.1", ports[0]), path], findings, squeeze, loosen)
         report(findings)

@@ -174,9 +174,17 @@ def test_a_port_in_use_changes_nothing(run: Run, origins: list[Origin]) -> None:
         taken.listen()
         bad = Bind("inet", "127.0.0.1", taken.getsockname()[1])
         good = Bind("inet", "127.0.0.2", 0)
-        listeners = [Listener("web", (WEB, good, bad), routes=forward("s"))]
-        with pytest.raises(StartError, match="in use"):
+        listeners = [
+            Listener("web", (WEB, bad, good), routes=forward("s")),
+            Listener("more", (Bind("unix", path="/nonexistent/socket"),), routes=forward("s")),
+        ]
+        with pytest.raises(StartError) as refused:
             plane.apply(config(service("s", origins[1]), listeners=listeners))
+    first, second = str(refused.value).splitlines()
+    assert "listener web" in first
+    assert "in use" in first
+    assert "listener more" in second
+    assert "does not exist" in second
     assert plane.plane.stats().generation == before
     with plane.client() as client:
         assert origin_of(client) == "a"
