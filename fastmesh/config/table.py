@@ -124,7 +124,7 @@ ROOT: Final = Section(
                     {
                         "to": Field(
                             Text("`stdout` or a path", texts.parse_line),
-                            "`stdout` or the path of a file.",
+                            "`stdout` or the path of a file; a relative one starts at the working directory.",
                             default="stdout",
                             example="/var/log/fastmesh/access.log",
                         ),
