@@ -167,6 +167,15 @@ def test_a_closed_socket_takes_who_waits(set_stage: SetStage) -> None:
         assert client.end() == "eof"
 
 
+def test_a_long_queue_is_taken_whole_before_the_socket_goes(set_stage: SetStage) -> None:
+    """More than the budgets of a turn allow: what is left in the queue would be reset."""
+    stage = set_stage(connection_limit=1000)
+    waiting = [End(stage, stage.front.connect()) for _ in range(200)]
+    stage.worker.post(CLOSE_SOCKET, -1, 0, 1)
+    stage.turn()
+    assert len(stage.of_kind("client")) == len(waiting)
+
+
 def test_a_closed_socket_lets_go_of_its_block_with_its_last_client(set_stage: SetStage) -> None:
     stage = set_stage()
     client = stage.client()

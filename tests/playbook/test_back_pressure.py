@@ -12,6 +12,7 @@ from support.stage import OK, End, Stage, buffer_of, get
 SetStage = Callable[..., Stage]
 
 MOST_COPIED = 128 * 1024  # the largest buffer that exists
+ONE_READ = 64 * 1024
 MOST_SPLICED = 1 << 20  # a pipe
 BIG = bytes(range(256)) * (64 << 10)  # 16 MiB
 
@@ -129,7 +130,10 @@ def test_a_relay_is_bounded_both_ways(set_stage: SetStage, to_endpoint: bool) ->
     source, sink = (client, upstream) if to_endpoint else (upstream, client)
     sent = pour(stage, source, BIG)
     assert sent < len(BIG)
-    assert stage.held() <= MOST_SPLICED
+    for _, _, unsent, _, in_pipe, _ in stage.worker.connections():
+        assert unsent <= ONE_READ
+        assert in_pipe <= MOST_SPLICED
+        assert not (unsent and in_pipe), "went on reading for a side that had not taken what was read"
     assert sent <= stage.held() + 2 * buffer_of(client.sock) + 2 * buffer_of(upstream.sock)
     # The other way is free meanwhile.
     sink.send(b"and back")

@@ -104,6 +104,23 @@ def test_closed_in_the_turn_of_a_request(set_stage: SetStage, request_first: boo
     assert stage.worker.retries(0) == 0, "it was a matter of luck, not of order"
 
 
+def test_room_to_write_is_no_reason_to_close_an_idle_connection(set_stage: SetStage) -> None:
+    """The endpoint answers first and reads the request afterwards, which makes an edge."""
+    stage = set_stage()
+    client = stage.client()
+    body = b"x" * 100_000
+    client.send_turning(post(body))
+    upstream = stage.origins[0].accept()
+    stage.settle()
+    upstream.send(OK)
+    client.until(b"ok")
+    assert stage.worker.endpoint(0)["idle"] == 1
+    upstream.head()
+    assert upstream.exactly(len(body)) == body
+    assert upstream.is_open()
+    stage.exchange(client, upstream)
+
+
 def test_bytes_that_nobody_asked_for_close_an_idle_connection(set_stage: SetStage) -> None:
     stage = set_stage()
     client = stage.client()
