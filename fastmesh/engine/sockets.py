@@ -123,6 +123,8 @@ def _open_unix(path: str) -> socket.socket:
 def _explain(bind: Bind, error: OSError) -> str:
     where = bind.text
     if error.errno == errno.EADDRINUSE:
+        if bind.family == "unix" and not Path(bind.path).is_socket():
+            return f"{where}: something else than a socket is there; remove it, or choose another path"
         if bind.family == "unix":
             return f"{where} is in use: another process listens there; stop it, or choose another path"
         return (

@@ -112,7 +112,7 @@ cdef inline void upstream_reset(worker_t *w, conn_t *u) noexcept nogil:
     """The same for a leased one, with RST: what it carried broke off."""
     if u.state == CONN_CLOSED:
         return
-    fm_bump_u32(&u.endpoint.connections, <uint32_t> -1)
+    fm_store_release_u32(&u.endpoint.connections, u.endpoint.connections - 1)  # as in upstream_close
     conn_reset(w, u)
 
 
