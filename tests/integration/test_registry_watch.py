@@ -16,6 +16,7 @@ from fastmesh.config import Loaded, load
 from fastmesh.errors import ConfigError, FastmeshError
 from fastmesh.registry import ConfigWatcher, watcher
 from fastmesh.registry.inotify import Inotify
+from support.descriptors import open_descriptors
 
 pytestmark = pytest.mark.trio
 
@@ -472,16 +473,11 @@ async def test_it_runs_again_after_a_handler_failed(file: Path) -> None:
 
 
 async def test_descriptors_are_given_back(file: Path) -> None:
-    def descriptors() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    async with watching(file):
-        pass
-    before = descriptors()
+    before = open_descriptors("inotify")
     for _ in range(3):
         async with watching(file):
-            pass
-    assert descriptors() == before
+            assert len(open_descriptors("inotify")) == len(before) + 1
+    assert open_descriptors("inotify") == before
 
 
 async def test_the_loop_goes_on_while_a_large_file_is_read(
