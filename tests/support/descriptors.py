@@ -1,7 +1,7 @@
 """What descriptors of this process stand for.
 
-Other tests' threads may close theirs at any time, so tests look at the kind that they are about, and not at the
-number of all.
+Other tests' threads may close theirs at any time, so tests look at the kind that they are about, and not at
+the number of all.
 """
 
 from pathlib import Path
