@@ -13,6 +13,7 @@ from typing import Literal
 from msgspec import Struct
 
 from fastmesh._native.core.engine import Engine
+from fastmesh.model.histogram import HDR_COUNTS
 from fastmesh.model.stats import (
     EndpointState,
     EndpointStats,
@@ -24,8 +25,7 @@ from fastmesh.model.stats import (
     WorkerStats,
 )
 
-HDR_BYTES = 2560 * 8
-_EMPTY_HDR = bytes(HDR_BYTES)
+_EMPTY_HDR = bytes(8 * HDR_COUNTS)
 _DOWN_UNTIL = 0xFFFFFFFF
 _UNHEALTHY = 1 << 32
 _DRAINING = 1 << 33

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fastmesh.engine.reading import HDR_BYTES, Reader, View, endpoint_state
+from fastmesh.engine.reading import Reader, View, endpoint_state
+from fastmesh.model.histogram import HDR_COUNTS
 
 NOW = 5_000_000_000  # ms, beyond 32 bits
 
@@ -42,7 +43,7 @@ def test_exactly_now_is_up_again() -> None:
 
 def hdr(**counts: int) -> bytes:
     """``c5=2``: two in bucket 5."""
-    values = [0] * (HDR_BYTES // 8)
+    values = [0] * HDR_COUNTS
     for name, count in counts.items():
         values[int(name[1:])] = count
     return struct.pack(f"<{len(values)}Q", *values)

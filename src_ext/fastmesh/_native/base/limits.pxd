@@ -6,14 +6,12 @@ cdef enum:
     READS_PER_EVENT = 8  # reads of one connection a visit, then it goes to the ready list
     READY_PER_TURN = 1024
     TIMERS_PER_TURN = 1024
-    EXCHANGES_PER_VISIT = 16  # pipelined requests answered without the upstream, a visit
 
     SCRATCH_BYTES = 65536  # one read
     SCRATCH_HEADROOM = 64  # a chunk-size line is written in front of the data
     OUT_BYTES = 131072  # a head and a whole scratch behind it
 
     REPLAY_BYTES = 65536  # a request larger than this is not kept for a second attempt
-    LEFTOVER_BYTES = 65536  # pipelined input that waits for its turn
     TRIED_MAX = 4
     LINGER_MS = 2000  # a staged close waits this long for the peer's FIN
     LINGER_BYTES = 16777216  # an upload in full flight must get to read why it was refused

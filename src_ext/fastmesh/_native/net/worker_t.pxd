@@ -194,7 +194,6 @@ ctypedef struct worker_t:
     uint64_t commands_done
     uint64_t conns_live
     uint64_t pipes_live
-    uint64_t illegal  # transitions that cannot happen, and were refused
     # owner worker only
     snap_t *snap
     uint64_t now_us  # CLOCK_MONOTONIC of this turn
@@ -217,8 +216,6 @@ ctypedef struct worker_t:
     pipe_t pipes[64]
     uint32_t pipe_free[64]
     uint32_t pipe_free_count
-    uint32_t pipe_count
-    uint32_t turn_close_all
     ring_t access
     uint8_t *access_memory
     uint32_t access_encoded

@@ -64,31 +64,27 @@ cdef inline void client_paid(worker_t *w, conn_t *c) noexcept nogil:
         fm_bump_u64(&w.busy, <uint64_t> -1)
 
 
-cdef inline void client_close(worker_t *w, conn_t *c) noexcept nogil:
-    """Closes a client's connection and gives back its place; its exchange must have ended."""
-    cdef listener_stats_t *stats
-    if c.state == CONN_CLOSED:
-        return
-    stats = listener_stats(w, c.socket.listener_index)
+cdef inline void client_give_back_place(worker_t *w, conn_t *c) noexcept nogil:
+    cdef listener_stats_t *stats = listener_stats(w, c.socket.listener_index)
     if stats != NULL:
         fm_bump_u64(&stats.connections_active, <uint64_t> -1)
     c.socket.connections -= 1
     client_paid(w, c)
     fm_add_relaxed_u64(&w.shared.connections, <uint64_t> -1)
-    conn_close(w, c)
+
+
+cdef inline void client_close(worker_t *w, conn_t *c) noexcept nogil:
+    """Closes a client's connection and gives back its place; its exchange must have ended."""
+    if c.state != CONN_CLOSED:
+        client_give_back_place(w, c)
+        conn_close(w, c)
 
 
 cdef inline void client_reset(worker_t *w, conn_t *c) noexcept nogil:
-    cdef listener_stats_t *stats
-    if c.state == CONN_CLOSED:
-        return
-    stats = listener_stats(w, c.socket.listener_index)
-    if stats != NULL:
-        fm_bump_u64(&stats.connections_active, <uint64_t> -1)
-    c.socket.connections -= 1
-    client_paid(w, c)
-    fm_add_relaxed_u64(&w.shared.connections, <uint64_t> -1)
-    conn_reset(w, c)
+    """The same with RST: what was sent broke off."""
+    if c.state != CONN_CLOSED:
+        client_give_back_place(w, c)
+        conn_reset(w, c)
 
 
 cdef inline void client_linger(worker_t *w, conn_t *c) noexcept nogil:
