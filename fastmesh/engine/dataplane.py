@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from msgspec import Struct
 
@@ -103,8 +104,10 @@ class DataPlane:
     def _recycle(self) -> None:
         """What nobody uses any more is freed, and its numbers can be given again."""
         if self._engine.reap() == 0:
-            for numbers in (self._service_numbers, self._listener_numbers, self._pair_numbers):
-                numbers.recycle()
+            free = self._engine.number_is_free
+            self._service_numbers.recycle(partial(free, "service"))
+            self._listener_numbers.recycle(partial(free, "listener"))
+            self._pair_numbers.recycle(partial(free, "pair"))
         self._slots.recycle(self._engine.slot_is_free)
 
     def _open_missing(self, config: Config) -> dict[str, Listening]:

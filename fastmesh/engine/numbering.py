@@ -44,10 +44,11 @@ class Numbers(Generic[Key]):
         for key in [key for key in self.of if key not in wanted]:
             self._released.append(self.of.pop(key))
 
-    def recycle(self) -> None:
-        """Nobody uses a released number any more."""
-        self._free.extend(self._released)
-        self._released.clear()
+    def recycle(self, is_free: Callable[[int], bool]) -> None:
+        """A released number that `is_free` calls so is used by nobody any more."""
+        free = {number for number in self._released if is_free(number)}
+        self._free.extend(free)
+        self._released = [number for number in self._released if number not in free]
 
     @property
     def size(self) -> int:

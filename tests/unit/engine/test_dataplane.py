@@ -430,7 +430,6 @@ def test_a_service_that_inherits_numbers_begins_at_zero(run: Run, origins: list[
         assert [one.requests for one in fresh.endpoints] == [0]
 
 
-@pytest.mark.xfail(strict=True, reason="numbers are recycled while a tunnel still counts by them")
 def test_a_tunnel_that_outlives_its_service_is_counted_for_no_other(run: Run, origins: list[Origin]) -> None:
     a, b, _ = origins
 

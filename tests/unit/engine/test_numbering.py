@@ -26,10 +26,12 @@ def test_a_released_number_waits_until_nobody_uses_it() -> None:
     numbers.give("b")
     numbers.keep_only(["b"])
     assert numbers.give("c") == (2, True)
-    numbers.recycle()
-    assert numbers.give("d") == (0, True)
-    assert numbers.of == {"b": 1, "c": 2, "d": 0}
-    assert numbers.size == 3
+    numbers.recycle(lambda number: number != 0)
+    assert numbers.give("d") == (3, True)
+    numbers.recycle(lambda number: number == 0)
+    assert numbers.give("e") == (0, True)
+    assert numbers.of == {"b": 1, "c": 2, "d": 3, "e": 0}
+    assert numbers.size == 4
 
 
 def test_a_key_that_comes_back_gets_another_number() -> None:
@@ -49,7 +51,7 @@ def test_no_two_keys_share_a_number(rounds: list[set[int]]) -> None:
         held = [numbers.of[key] for key in keys]
         assert len(set(held)) == len(held)
         assert all(number < numbers.size for number in held)
-        numbers.recycle()
+        numbers.recycle(lambda number: True)
     assert numbers.size <= 20  # what two rounds may hold at once
 
 

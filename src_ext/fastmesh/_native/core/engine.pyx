@@ -279,6 +279,28 @@ cdef class Engine:
                 return False
         return True
 
+    def number_is_free(self, str kind, uint32_t index):
+        """Whether no tunnel will count by this number of a ``pair``, ``service`` or ``listener`` any more. Call ``reap``
+        before: it says so of all other exchanges."""
+        cdef uint32_t i
+        cdef worker_t *w
+        cdef void *stats
+        cdef uint64_t tunnels
+        for i in range(self.worker_count):
+            w = self.workers[i]
+            stats = table_get(&w.pairs if kind == "pair" else &w.services if kind == "service" else &w.listeners, index)
+            if stats == NULL:
+                continue
+            if kind == "pair":
+                tunnels = fm_load_acquire_u64(&(<pair_stats_t *> stats).tunnels)
+            elif kind == "service":
+                tunnels = fm_load_acquire_u64(&(<service_stats_t *> stats).tunnels)
+            else:
+                tunnels = fm_load_acquire_u64(&(<listener_stats_t *> stats).tunnels)
+            if tunnels:
+                return False
+        return True
+
     # ------------------------------------------------------------ snapshots
 
     def build_service(self, dict spec):

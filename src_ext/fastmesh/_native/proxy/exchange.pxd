@@ -33,7 +33,7 @@ from fastmesh._native.proxy.access_t cimport (
     access_t,
 )
 from fastmesh._native.proxy.exchange_t cimport xchg_t
-from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_load_relaxed_u32
+from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_load_relaxed_u32, fm_store_release_u64
 from fastmesh._native.sys.os cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 
@@ -83,6 +83,24 @@ cdef inline void exchange_drop_blocks(worker_t *w, xchg_t *x) noexcept nogil:
         block_drop(x.listener.refs, w.index)
         x.listener = NULL
     x.action = NULL
+
+
+cdef inline void exchange_count_tunnel(xchg_t *x, uint64_t by) noexcept nogil:
+    # Release: the control thread may see 0 now and give the number away
+    if x.pair != NULL:
+        fm_store_release_u64(&x.pair.tunnels, x.pair.tunnels + by)
+    if x.service_stats != NULL:
+        fm_store_release_u64(&x.service_stats.tunnels, x.service_stats.tunnels + by)
+    if x.listener_stats != NULL:
+        fm_store_release_u64(&x.listener_stats.tunnels, x.listener_stats.tunnels + by)
+
+
+cdef inline void exchange_outlive_blocks(worker_t *w, xchg_t *x) noexcept nogil:
+    """A relay has begun, and may go on for days: the configuration that it came from may go. The numbers that it will count
+    by at its end stay taken; for all other exchanges the blocks see to that."""
+    exchange_count_tunnel(x, 1)
+    x.outlives = 1
+    exchange_drop_blocks(w, x)
 
 
 cdef inline void exchange_count_in(worker_t *w, xchg_t *x) noexcept nogil:
@@ -235,6 +253,8 @@ cdef inline void exchange_end(worker_t *w, xchg_t *x) noexcept nogil:
         small_hist_record(x.endpoint.latency, x.upstream_us)
     if x.log != NULL:
         exchange_log_end(w, x, duration)
+    if x.outlives:
+        exchange_count_tunnel(x, <uint64_t> -1)
     exchange_free(w, x)
 
 

@@ -56,6 +56,7 @@ ctypedef struct xchg_t:
     uint8_t close_client
     uint8_t client_asked_close
     uint8_t tunnel
+    uint8_t outlives  # counted in `tunnels` of what it counts by
     uint8_t spliced  # the rest of the body goes through a pipe
     uint64_t response_left
     chunk_t response_chunk

@@ -67,7 +67,7 @@ from fastmesh._native.proxy.attempt cimport attempt_pick, attempt_was_tried
 from fastmesh._native.proxy.exchange cimport (
     exchange_count_in,
     exchange_detach_up,
-    exchange_drop_blocks,
+    exchange_outlive_blocks,
     exchange_end,
     exchange_log_begin,
     exchange_log_keep,
@@ -239,7 +239,7 @@ cdef inline void tunnel_begin(worker_t *w, xchg_t *x) noexcept nogil:
     x.sent = 0
     conn_timer(w, u, 0)
     conn_timer(w, c, x.tunnel_idle_ms)
-    exchange_drop_blocks(w, x)
+    exchange_outlive_blocks(w, x)
     if relay_send_ahead(w, x):
         conn_ready(w, c)
         conn_ready(w, u)
@@ -309,7 +309,7 @@ cdef inline void relay_connecting(worker_t *w, xchg_t *x, conn_t *c, bint writab
     u.state = R_OPEN
     conn_timer(w, u, 0)
     conn_timer(w, x.client, x.tunnel_idle_ms)
-    exchange_drop_blocks(w, x)
+    exchange_outlive_blocks(w, x)
     if relay_send_ahead(w, x):
         conn_ready(w, x.client)
         relay_event(w, u, True)
