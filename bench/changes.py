@@ -135,7 +135,7 @@ class Changer:
             if result == "unchanged" and self._admin.reloads("applied") > self._applied_before + self.applied:
                 result = "applied"
         except (OSError, ValueError, http.client.HTTPException) as error:
-            self._running.child.check_alive()
+            self._running.check_alive()
             raise BenchError(f"change {self.applied + 1} ({kind}): the admin API failed: {error}") from error
         if result != "applied":
             raise BenchError(f"change {self.applied + 1} ({kind}) was not applied: {answer}")
@@ -158,7 +158,7 @@ def change_under_load(bench: Bench, count: int) -> ChangesUnderLoad:
     """`count` changes, one after the other, while wrk keeps 64 connections busy."""
     running = bench.start("fastmesh")
     try:
-        changer = Changer(running, bench.origin_ports)
+        changer = Changer(running, bench.origin.ports)
         load = load_on(bench, running, SMALL, seconds=300)
         try:
             load.wait_started()
@@ -169,7 +169,7 @@ def change_under_load(bench: Bench, count: int) -> ChangesUnderLoad:
             result = load.finish()
         finally:
             load.stop()
-        running.child.check_alive()
+        running.check_alive()
     finally:
         running.stop()
     return ChangesUnderLoad(

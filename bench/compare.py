@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.harness.place import BenchError
+from bench.instructions import instruction_table
 from bench.report import SCHEMA_VERSION, aligned
 from bench.session import exit_code_of
 
@@ -59,15 +59,13 @@ def row_table(old: Document, new: Document) -> str:
 
 
 def _costs(document: Document) -> dict[tuple[str, str], tuple[float, float]]:
-    """Median CPU µs a request, and half its range over the rounds, by (scenario, contender)."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for scenario in document["scenarios"]:
-        for sample in scenario["samples"]:
-            if not sample["error"]:
-                found.setdefault((scenario["name"], sample["contender"]), []).append(
-                    sample["cpu_us_per_request"]
-                )
-    return {key: (statistics.median(costs), (max(costs) - min(costs)) / 2) for key, costs in found.items()}
+    """Median CPU µs a request, and half its range over the rounds, by (scenario, contender); valid ones."""
+    return {
+        (scenario["name"], name): (one["cpu_us_per_request"], (one["high"] - one["low"]) / 2)
+        for scenario in document["scenarios"]
+        for name, one in scenario["summary"].items()
+        if not one["invalid"] and one["cpu_us_per_request"] is not None
+    }
 
 
 def cost_table(old: Document, new: Document) -> str:
@@ -83,16 +81,45 @@ def cost_table(old: Document, new: Document) -> str:
     return aligned(("scenario", "contender", "old µs", "new µs", "change", ""), lines, left=2)
 
 
+def latency_table(old: Document, new: Document) -> str:
+    """p50 and p99 at each share of the slowest peer; the rates differ where that peer's capacity did."""
+    before = {scenario["name"]: scenario for scenario in old["latency"]}
+    lines = []
+    for scenario in new["latency"]:
+        was = before.get(scenario["name"])
+        for name, now in scenario["summary"].items():
+            if was is None or name not in was["summary"] or now["invalid"] or was["summary"][name]["invalid"]:
+                continue
+            rates = f"{was['rate']} -> {scenario['rate']}"
+            for percent in ("50", "99"):
+                then, value = (s["quantiles_us"][percent]["value"] for s in (was["summary"][name], now))
+                figures = (f"{then:,.0f}", f"{value:,.0f}", change(then, value), rates)
+                lines.append((scenario["name"], f"{name} p{percent}", *figures))
+    header = ("scenario", "contender", "old µs", "new µs", "change", "requests/s")
+    return aligned(header, lines, left=2) if lines else ""
+
+
+def compared(old: Document, new: Document) -> str:
+    """The tables of both, with a line that says which run each is."""
+    lines = [
+        f"{name}: {document['finished']}, commit {document['environment']['commit'][:12]}, "
+        f"{document['environment']['cpu']}"
+        for name, document in (("old", old), ("new", new))
+    ]
+    if old["suite"] == new["suite"] == "instructions":
+        return "\n".join((*lines, "", instruction_table(old, new)))
+    if "instructions" in (old["suite"], new["suite"]):
+        raise BenchError("an instruction count can only be compared with another one")
+    tables = (row_table(old, new), cost_table(old, new), latency_table(old, new))
+    return "\n\n".join(("\n".join(lines), *(table for table in tables if table)))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__)
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
     options = parser.parse_args()
-    old, new = load(options.old), load(options.new)
-    for name, document in (("old", old), ("new", new)):
-        commit = document["environment"]["commit"][:12]
-        print(f"{name}: {document['finished']}, commit {commit}, {document['environment']['cpu']}")
-    print("", row_table(old, new), "", cost_table(old, new), sep="\n")
+    print(compared(load(options.old), load(options.new)))
     return 0
 
 

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.changes import Changer
-from bench.contenders import TCP, Running
+from bench.contenders import CONTENDERS, TCP, Running
 from bench.harness.admin import Admin
 from bench.harness.load import Load, LoadResult
 from bench.harness.meters import memory
@@ -61,7 +61,7 @@ class Account:
 
 
 def resident(running: Running) -> int:
-    return memory(running.child.tree()).resident
+    return memory(running.tree()).resident
 
 
 def exchanges_left(running: Running) -> int:
@@ -103,7 +103,7 @@ def run_leg(bench: Bench, running: Running, changer: Changer, seconds: int) -> l
         while all(load.running() for load in loads):
             changer.change()
             time.sleep(_PAUSE_SECONDS)
-        return [load.result(running.child.check_alive) for load in loads]
+        return [load.result(running.check_alive) for load in loads]
     finally:
         for load in loads:
             load.stop()
@@ -111,7 +111,7 @@ def run_leg(bench: Bench, running: Running, changer: Changer, seconds: int) -> l
 
 def endure(bench: Bench, running: Running, requests: int, leg_seconds: int) -> Account:
     account = Account()
-    changer = Changer(running, bench.origin_ports)
+    changer = Changer(running, bench.origin.ports)
     begin = time.monotonic()
     while account.requests < requests:
         for result in run_leg(bench, running, changer, leg_seconds):
@@ -137,7 +137,7 @@ def hold_tunnel(bench: Bench, running: Running, changes: int) -> Account:
     """A relayed TCP connection stays open, and answers, over all the changes."""
     account = Account()
     tunnel = socket.create_connection(("127.0.0.1", running.port(TCP)), timeout=10)
-    changer = Changer(running, bench.origin_ports)
+    changer = Changer(running, bench.origin.ports)
     try:
         for number in range(1, changes + 1):
             changer.change()
@@ -202,7 +202,7 @@ def parse_options() -> argparse.Namespace:
 
 def main() -> int:
     options = parse_options()
-    with open_session(["fastmesh"]) as session:
+    with open_session({"fastmesh": CONTENDERS["fastmesh"]}) as session:
         running = session.bench.start("fastmesh")
         try:
             if options.tunnel:

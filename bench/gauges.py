@@ -40,10 +40,10 @@ def system_calls(bench: Bench, name: str) -> SystemCalls:
     """strace counts all threads of the proxy while wrk runs over 64 connections that are warm already."""
     running = bench.start(name)
     try:
-        load_on(bench, running, SMALL, 1).result(running.child.check_alive)
-        tracer = Tracer(running.child.tree(), bench.folder / f"strace-{name}.log")
+        load_on(bench, running, SMALL, 1).result(running.check_alive)
+        tracer = Tracer(running.tree(), bench.folder / f"strace-{name}.log")
         try:
-            result = load_on(bench, running, SMALL, 2).result(running.child.check_alive)
+            result = load_on(bench, running, SMALL, 2).result(running.check_alive)
             counts = tracer.counts()
         finally:
             tracer.stop()
@@ -72,7 +72,7 @@ def idle_memory(bench: Bench, name: str) -> Memory:
     """Of a fresh process that serves and has served nothing."""
     running = bench.start(name)
     try:
-        return memory(running.child.tree())
+        return memory(running.tree())
     finally:
         running.stop()
 
@@ -85,9 +85,9 @@ def connection_memory(bench: Bench, name: str) -> ConnectionMemory:
     try:
         with idle_connections(running, 500):
             pass
-        before = memory(running.child.tree())
+        before = memory(running.tree())
         with idle_connections(running, count):
-            after = memory(running.child.tree())
+            after = memory(running.tree())
     finally:
         running.stop()
     return ConnectionMemory(before=before, with_connections=after, connections=count)
@@ -107,7 +107,7 @@ def idle_connections(running: Running, count: int) -> Iterator[None]:
             opened[-1].connect(target)
             opened[-1].sendall(_REQUEST)
             _read_answer(opened[-1])
-        running.child.check_alive()
+        running.check_alive()
         yield
     except OSError as error:
         raise BenchError(f"{running.contender.name}, idle connection {len(opened)}: {error}") from error

@@ -21,11 +21,12 @@ from bench.harness.place import BenchError, find_tool
 from bench.harness.process import Child
 from bench.measure import Bench, Sample, load_on, take_sample
 from bench.report import aligned
-from bench.scenarios import QUICK, Scenario
+from bench.scenarios import FULL, QUICK, Scenario
 from bench.session import exit_code_of, open_session
 
 # A prime rate, so that samples do not keep step with the timer; perf falls back to a software clock in a VM.
 _SAMPLES_PER_SECOND = 1999
+SCENARIOS = {scenario.name: scenario for scenario in (*FULL, *QUICK)}
 
 
 def parse_report(text: str) -> list[tuple[float, str, str]]:
@@ -49,11 +50,11 @@ def by_object(functions: Sequence[tuple[float, str, str]]) -> dict[str, float]:
 def record(bench: Bench, running: Running, scenario: Scenario, data: Path) -> None:
     """Samples all threads of the proxy while wrk runs; the samples go to `data`."""
     load = load_on(bench, running, scenario, scenario.seconds + 1)
-    pids = ",".join(map(str, running.child.tree()))
+    pids = ",".join(map(str, running.tree()))
     argv = f"record -q -F {_SAMPLES_PER_SECOND} -g -p {pids} -o {data} -- sleep {scenario.seconds}".split()
     perf = Child("perf", [find_tool("perf", "linux-perf"), *argv], log=data.with_suffix(".log"))
     try:
-        load.result(running.child.check_alive)
+        load.result(running.check_alive)
         if perf.wait(10) != 0:
             raise BenchError(f"perf record failed:\n{perf.log_tail()}")
     finally:
@@ -93,9 +94,9 @@ def call_table(calls: SystemCalls) -> str:
 
 def profile(bench: Bench, name: str, scenario: Scenario, data: Path) -> Sample:
     """Warm-up, one clean round for the cost, one under perf."""
-    running = bench.start(name, scenario.variant)
+    running = bench.start(name, scenario.variant, endpoints=scenario.endpoints, policy=scenario.policy)
     try:
-        load_on(bench, running, scenario, 1).result(running.child.check_alive)
+        load_on(bench, running, scenario, 1).result(running.check_alive)
         sample = take_sample(bench, running, scenario, 0)
         record(bench, running, scenario, data)
     finally:
@@ -109,7 +110,7 @@ def parse_options() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--contender", default="fastmesh", choices=list(CONTENDERS))
-    add("--scenario", default="small", choices=[scenario.name for scenario in QUICK])
+    add("--scenario", default="small", choices=list(SCENARIOS))
     add("--seconds", type=int, default=3, help="how long to sample")
     add("--functions", type=int, default=45, help="how many functions to list")
     add("--callers", action="store_true", help="print the call graph too")
@@ -120,8 +121,8 @@ def parse_options() -> argparse.Namespace:
 
 def main() -> int:
     options = parse_options()
-    scenario = next(scenario for scenario in QUICK if scenario.name == options.scenario)
-    with open_session([options.contender]) as session:
+    scenario = SCENARIOS[options.scenario]
+    with open_session({options.contender: CONTENDERS[options.contender]}) as session:
         data = session.bench.folder / "perf.data"
         sample = profile(session.bench, options.contender, replace(scenario, seconds=options.seconds), data)
         functions = parse_report(

@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.faults import FaultOutcome
+from bench.latency import QUANTILES, LatencyOutcome
 from bench.measure import Outcome
 from bench.rows import Judged, Results
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def aligned(header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -66,28 +68,37 @@ def budget_table(judged: Sequence[Judged]) -> str:
 
 def _scenario_lines(outcome: Outcome) -> list[tuple[str, ...]]:
     lines = []
-    for contender in outcome.scenario.contenders:
-        if not outcome.of(contender):
-            reason = outcome.error(contender).splitlines()[0]
-            lines.append((outcome.scenario.name, contender, *["-"] * 6, reason))
-            continue
-        costs = [sample.cpu_us_per_request for sample in outcome.of(contender)]
-        marks = sorted({mark for sample in outcome.of(contender) for mark in sample.marks})
-        error = outcome.error(contender)
+    for name, one in summaries(outcome).items():
+        cost = one["cpu_us_per_request"]
+        marks = [*one["marks"], *([f"INVALID: {_cell(one['invalid'])}"] if one["invalid"] else [])]
         lines.append(
             (
                 outcome.scenario.name,
-                contender,
-                f"{outcome.median(contender, lambda s: s.requests_per_second):,.0f}",
-                f"{outcome.median(contender, lambda s: s.cpu_us_per_request):.2f}",
-                f"{min(costs):.2f}-{max(costs):.2f}",
-                f"{outcome.median(contender, lambda s: s.p50_us):,.0f}",
-                f"{outcome.median(contender, lambda s: s.p99_us):,.0f}",
-                f"{outcome.median(contender, lambda s: s.proxy_core_idle):.0%}",
-                "; ".join([*marks, *([f"INVALID: {error}"] if error else [])]),
+                name,
+                f"{one['requests_per_second']:,.0f}",
+                "-" if cost is None else f"{cost:.2f}",
+                "-" if cost is None else f"{one['low']:.2f}-{one['high']:.2f}",
+                "-" if one["machine_us_per_request"] is None else f"{one['machine_us_per_request']:.2f}",
+                f"{one['p50_us']:,.0f}",
+                f"{one['p99_us']:,.0f}",
+                f"{one['proxy_core_idle']:.0%}",
+                "; ".join(marks),
             )
         )
-    return lines
+    return lines + _absent_lines(outcome, columns=7)
+
+
+def summaries(outcome: Outcome | LatencyOutcome) -> dict[str, Any]:
+    found: Any = outcome.as_json()["summary"]
+    return dict(found)
+
+
+def _absent_lines(outcome: Outcome | LatencyOutcome | FaultOutcome, columns: int) -> list[tuple[str, ...]]:
+    described: Any = outcome.as_json()
+    return [
+        (described["name"], name, *["-"] * columns, _cell(reason.splitlines()[0]))
+        for name, reason in described["absent"].items()
+    ]
 
 
 def scenario_table(outcomes: Mapping[str, Outcome]) -> str:
@@ -98,11 +109,60 @@ def scenario_table(outcomes: Mapping[str, Outcome]) -> str:
         "req/s",
         "CPU µs/req",
         "rounds",
+        "machine µs/req",
         "p50 µs",
         "p99 µs",
         "core idle",
         "marks",
     )
+    return aligned(header, lines, left=2) if lines else ""
+
+
+def _quantile(one: Mapping[str, Any]) -> str:
+    return f"{one['value']:,.0f}" if one["shown"] else "-"
+
+
+def latency_table(outcomes: Mapping[str, LatencyOutcome]) -> str:
+    """A quantile is left out where the generator's own error is a tenth of it or more."""
+    lines = []
+    for outcome in outcomes.values():
+        errors = [outcome.generator_error_us(percent) for percent in QUANTILES]
+        own = ["-" if error is None else f"{error:,.0f}" for error in errors]
+        lines.append((outcome.scenario.name, "(the generator's error)", f"{outcome.rate:,}", *own, "", ""))
+        for name, one in summaries(outcome).items():
+            marks = [*one["marks"], *([f"INVALID: {_cell(one['invalid'])}"] if one["invalid"] else [])]
+            quantiles = [_quantile(one["quantiles_us"][f"{percent:g}"]) for percent in QUANTILES]
+            cost = one["cpu_us_per_request"]
+            figures = (f"{outcome.rate:,}", *quantiles, "-" if cost is None else f"{cost:.2f}")
+            lines.append((outcome.scenario.name, name, *figures, "; ".join(marks)))
+        lines += _absent_lines(outcome, columns=6)
+    quantile_names = [f"p{percent:g} µs" for percent in QUANTILES]
+    header = ("latency", "contender", "req/s", *quantile_names, "CPU µs/req", "marks")
+    return aligned(header, lines, left=2) if lines else ""
+
+
+def fault_table(outcomes: Mapping[str, FaultOutcome]) -> str:
+    lines = []
+    for outcome in outcomes.values():
+        for name in outcome.results:
+            one: Any = outcome.summary(name)
+            figures = [f"{label}: {value:,.2f}" for label, value in one["figures"].items()]
+            errors = [f"{number} {kind}" for kind, number in one["errors"].items()]
+            invalid = [f"INVALID: {_cell(one['invalid'])}"] if one["invalid"] else []
+            lines.append(
+                (
+                    outcome.case.name,
+                    name,
+                    f"{one['requests']:,}",
+                    f"{one['failed']:,}",
+                    f"{one['p50_us']:,.0f}",
+                    f"{one['p99_us']:,.0f}",
+                    f"{one['max_us']:,.0f}",
+                    "; ".join((*invalid, *errors, *figures)),
+                )
+            )
+        lines += _absent_lines(outcome, columns=5)
+    header = ("what happens", "contender", "requests", "failed", "p50 µs", "p99 µs", "max µs", "notes")
     return aligned(header, lines, left=2) if lines else ""
 
 
@@ -137,20 +197,33 @@ def gauge_table(results: Results) -> str:
 
 
 def as_text(results: Results, judged: Sequence[Judged]) -> str:
-    tables = (budget_table(judged), scenario_table(results.outcomes), gauge_table(results))
+    tables = (
+        budget_table(judged) if judged else "",
+        scenario_table(results.outcomes),
+        latency_table(results.latency),
+        fault_table(results.faults),
+        gauge_table(results),
+    )
     return "\n\n".join(table for table in tables if table) + "\n"
 
 
 def as_json(
-    results: Results, judged: Sequence[Judged], environment: Mapping[str, object], seconds: float
+    suite: str,
+    results: Results,
+    judged: Sequence[Judged],
+    environment: Mapping[str, object],
+    seconds: float,
 ) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
+        "suite": suite,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "environment": dict(environment),
         "rows": [_row_json(item) for item in judged],
         "scenarios": [outcome.as_json() for outcome in results.outcomes.values()],
+        "latency": [outcome.as_json() for outcome in results.latency.values()],
+        "faults": [outcome.as_json() for outcome in results.faults.values()],
         "system_calls": {
             name: {
                 "requests": calls.requests,

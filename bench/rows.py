@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.changes import ChangesUnderLoad
+from bench.faults import FaultOutcome
 from bench.gauges import ConnectionMemory, SystemCalls
 from bench.harness.meters import Memory
+from bench.latency import LatencyOutcome
 from bench.measure import Outcome
 
 SUBJECT = "fastmesh"
@@ -23,6 +25,9 @@ class Results:
     """All that one run measured. `problems` says, by step, why something is missing."""
 
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+    capacity: Outcome | None = None
+    latency: dict[str, LatencyOutcome] = field(default_factory=dict)
+    faults: dict[str, FaultOutcome] = field(default_factory=dict)
     system_calls: dict[str, SystemCalls] = field(default_factory=dict)
     idle: dict[str, Memory] = field(default_factory=dict)
     connections: dict[str, ConnectionMemory] = field(default_factory=dict)
@@ -220,8 +225,8 @@ ROWS: tuple[Row, ...] = (
         1.0,
         0.8,
         "×",
-        ("body-http",),
-        cpu_ratio("body-http", "haproxy"),
+        ("body-1m",),
+        cpu_ratio("body-1m", "haproxy"),
     ),
     Row(
         "body-tcp",
@@ -229,8 +234,8 @@ ROWS: tuple[Row, ...] = (
         1.0,
         0.8,
         "×",
-        ("body-tcp",),
-        cpu_ratio("body-tcp", "haproxy"),
+        ("body-1m-tcp",),
+        cpu_ratio("body-1m-tcp", "haproxy"),
     ),
     Row(
         "close",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from bench.contenders import CONTENDERS, start_origin
+from bench.contenders import CONTENDERS, Contender
+from bench.harness.origin import Origin
 from bench.harness.place import BenchError, choose_pinning, free_ports, raise_descriptor_limit, workspace
 from bench.measure import Bench
 
@@ -23,28 +24,23 @@ class Session:
 
 
 @contextmanager
-def open_session(names: Sequence[str]) -> Iterator[Session]:
+def open_session(chosen: Mapping[str, Contender]) -> Iterator[Session]:
     """An origin that runs and contenders that are known to be installed; BenchError names what is missing."""
-    unknown = [name for name in names if name not in CONTENDERS]
-    if unknown:
-        raise BenchError(f"unknown contender {unknown[0]!r}; there are: {', '.join(CONTENDERS)}")
     versions: dict[str, str] = {}
-    for name in names:
+    for name, contender in chosen.items():
         try:
-            versions[name] = CONTENDERS[name].version()
+            versions[name] = contender.version()
         except BenchError as error:
-            others = " ".join(f"--contender {other}" for other in names if other != name)
+            others = " ".join(f"--contender {other}" for other in chosen if other != name)
             raise BenchError(f"{name} cannot take part: {error}\n(to go on without it: {others})") from error
     raise_descriptor_limit()
     pinning = choose_pinning()
     with workspace() as folder:
         os.sched_setaffinity(0, {pinning.load})
-        ports = free_ports(ORIGIN_PORTS)
-        origin = start_origin(ports, cpu=pinning.load, folder=folder)
+        origin = Origin(free_ports(ORIGIN_PORTS), cpu=pinning.load, folder=folder)
         try:
-            selected = {name: CONTENDERS[name] for name in names}
-            absent = {name: "left out" for name in CONTENDERS if name not in selected}
-            yield Session(Bench(pinning, folder, tuple(ports), origin.pid, selected, absent), versions)
+            absent = {name: "left out" for name in CONTENDERS if name not in chosen}
+            yield Session(Bench(pinning, folder, origin, chosen, absent), versions)
             origin.check_alive()
         finally:
             origin.stop()

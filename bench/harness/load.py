@@ -66,10 +66,11 @@ class Load:
         seconds: float,
         threads: int = 1,
         headers: Sequence[str] = (),
+        script: str = "report.lua",
     ) -> None:
         self._seconds = max(1, round(seconds))  # wrk takes whole seconds
         options = f"-t {threads} -c {connections} -d {self._seconds}s --timeout 5s"
-        argv = [find_tool("wrk", "wrk"), *options.split(), "-s", str(BENCH / "wrk/report.lua")]
+        argv = [find_tool("wrk", "wrk"), *options.split(), "-s", str(BENCH / "wrk" / script)]
         for header in headers:
             argv += ["-H", header]
         self._child = Child("wrk", [*argv, url], log=log, cpu=cpu)

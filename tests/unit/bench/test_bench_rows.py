@@ -1,6 +1,8 @@
 """Rows, verdicts, reports: computed from made-up measurements."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -24,6 +26,7 @@ def sample(contender: str, number: int, cpu_us: float, requests: int = 1000, err
         bytes=requests * 300,
         requests_per_second=requests / 2,
         cpu_ns=int(cpu_us * 1000 * requests),
+        machine_ns=int(2 * cpu_us * 1000 * requests),
         p50_us=900,
         p90_us=1000,
         p99_us=2000,
@@ -96,6 +99,35 @@ def test_wide_rounds_are_told() -> None:
     assert "differ by 30%" in row("small-floor").judge(rows.Results(outcomes={"small": measured})).note
 
 
+def test_rounds_too_far_apart_are_invalid() -> None:
+    measured = outcome(fastmesh=[10, 14, 18, 10, 17], floor=[10] * 5)
+    judged = row("small-floor").judge(rows.Results(outcomes={"small": measured}))
+    assert judged.verdict == "INVALID"
+    assert "apart" in judged.note
+
+
+def test_a_machine_that_slows_down_for_all_makes_nothing_invalid() -> None:
+    measured = outcome(
+        fastmesh=[10, 14, 18, 10, 17], floor=[9, 12.6, 16.2, 9, 15.3], nginx=[20, 28, 36, 20, 34]
+    )
+    assert [measured.error(name) for name in ("fastmesh", "floor", "nginx")] == ["", "", ""]
+
+
+def test_direct_access_has_no_cost_of_its_own() -> None:
+    measured = outcome(fastmesh=[10, 11, 10])
+    measured.samples += [replace(sample("direct", number, 0), cpu_ns=None) for number in range(3)]
+    found = measured.summary("direct")
+    assert (found["cpu_us_per_request"], found["low"], found["invalid"]) == (None, None, "")
+    assert measured.error("fastmesh") == ""
+    table = report.scenario_table({"small": measured})
+    assert re.search(r"\| direct +\| +500 \| +- \|", table)
+
+
+def test_a_second_build_is_reported_too() -> None:
+    measured = outcome(**{"fastmesh": [10, 10, 10], "fastmesh@old": [12, 12, 12]})
+    assert "fastmesh@old" in report.scenario_table({"small": measured})
+
+
 def pick(policy: str, endpoints: int, ratio: float, shape: str = "") -> dict[str, object]:
     return {"policy": policy, "shape": shape, "endpoints": endpoints, "ns": ratio * 5, "ratio": ratio}
 
@@ -120,7 +152,7 @@ def full_results() -> rows.Results:
         picks=PICKS,
         changes=ChangesUnderLoad(100, 50_000, 1, "1 read", [0.01] * 100),
         publish={"routes_1000": 9.0, "endpoints_10000": 150.0},
-        problems={"body-http": "wrk did not end | " + "and said\nmuch " * 40},
+        problems={"body-1m": "wrk did not end | " + "and said\nmuch " * 40},
     )
 
 
@@ -150,7 +182,7 @@ def test_a_policy_that_was_not_measured_makes_no_figure() -> None:
 def document() -> dict[str, object]:
     results = full_results()
     described = environment(Pinning(0, 1), {"floor": "bench/relay_floor.c"})
-    return report.as_json(results, rows.judge_all(results), described, 12.3)
+    return report.as_json("quick", results, rows.judge_all(results), described, 12.3)
 
 
 def test_the_json_follows_the_schema() -> None:
@@ -173,9 +205,7 @@ def test_tables_line_up() -> None:
 def test_compare_shows_change_and_noise(tmp_path: Path) -> None:
     old = json.loads(json.dumps(document()))
     new = json.loads(json.dumps(document()))
-    for item in new["scenarios"][0]["samples"]:
-        if item["contender"] == "fastmesh":
-            item["cpu_us_per_request"] *= 1.3
+    new["scenarios"][0]["summary"]["fastmesh"]["cpu_us_per_request"] *= 1.3
     table = compare.cost_table(old, new)
     lines = {line.split("|")[2].strip(): line for line in table.splitlines()[2:]}
     assert "+30.0%" in lines["fastmesh"]

@@ -1,0 +1,68 @@
+"""`python -m bench.sensitivity`: does the suite see a fastmesh that is 3 µs a request slower, and only that?
+
+Builds a second fastmesh whose workers burn `--nanoseconds` (3000) of CPU in each exchange and runs it as the
+contender `fastmesh@slowed` beside the normal one in the scenario `small`. The difference in CPU per request,
+taken within each round, has to be what was added, to a fifth; of two equal builds, next to nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from dataclasses import replace
+
+from bench.contenders import CONTENDERS
+from bench.harness.place import BenchError
+from bench.harness.slowed import slowed_python_path
+from bench.measure import Outcome, estimate, run_scenario
+from bench.progress import Progress
+from bench.report import scenario_table
+from bench.scenarios import SMALL
+from bench.session import exit_code_of, open_session
+
+TOLERANCE = 0.2
+ROUNDS = 12
+
+
+def added_us(outcome: Outcome, slower: str, base: str) -> float:
+    """Median over the rounds of how much more CPU µs a request takes; BenchError if either is invalid."""
+    for name in (slower, base):
+        if outcome.error(name):
+            raise BenchError(f"{name} is invalid: {outcome.error(name)}")
+    bases = {sample.round: sample.cpu_us_per_request for sample in outcome.of(base)}
+    return statistics.median(s.cpu_us_per_request - bases[s.round] for s in outcome.of(slower))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.sensitivity", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--nanoseconds", type=int, default=3000, help="what the slowed build burns a request")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    options = parser.parse_args()
+    progress = Progress()
+    normal = CONTENDERS["fastmesh"]
+    slowed = normal.with_folder(slowed_python_path(options.nanoseconds), "slowed")
+    again = normal.with_label("again")
+    chosen = {contender.name: contender for contender in (normal, slowed, again)}
+    scenario = replace(SMALL, contenders=("fastmesh",), rounds=options.rounds)
+    with open_session(chosen) as session:
+        progress.expect(estimate(session.bench, scenario))
+        outcome = run_scenario(session.bench, scenario, progress)
+    progress.end()
+    print(scenario_table({scenario.name: outcome}))
+    expected = options.nanoseconds / 1000
+    found = added_us(outcome, slowed.name, normal.name)
+    nothing = added_us(outcome, again.name, normal.name)
+    seen = abs(found - expected) <= TOLERANCE * expected and abs(nothing) <= TOLERANCE * expected
+    print(
+        f"\nslowed by {expected:.2f} µs: seen as {found:+.2f} µs; the same build again: {nothing:+.2f} µs; ",
+        end="",
+    )
+    print("ok" if seen else f"NOT within {TOLERANCE:.0%} of what was added")
+    return 0 if seen else 1
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(main))
