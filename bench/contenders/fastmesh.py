@@ -84,7 +84,7 @@ def _command(program: Callable[[], _Program], job: Job) -> Command:
 
 def _version(program: Callable[[], _Program]) -> str:
     argv, environment = program()
-    asked = [argv[0], "-c", _VERSION] if "-m" in argv else [argv[0], "--version"]
+    asked = [argv[0], "-P", "-c", _VERSION] if "-m" in argv else [argv[0], "--version"]
     return output_of(asked, **environment).splitlines()[0]
 
 
