@@ -90,7 +90,7 @@ bench-quick: build test-packages ## the table of costs beside nginx and HAProxy,
 
 .PHONY: bench
 bench: build test-packages $(STAMPS)/bench ## all scenarios beside all peers, in less than 40 minutes
-	$(BIN)/python -m bench.full
+	$(BIN)/python -m bench
 
 .PHONY: bench-endurance
 bench-endurance: build test-packages ## ten million requests while the configuration changes

@@ -6,12 +6,11 @@ alive and `/` always has a route, so that a failed request is the proxy's fault.
 
 from __future__ import annotations
 
-import http.client
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from bench.contenders import Running
+from bench.contenders import Running, replace_and_reload
 from bench.harness.admin import Admin
 from bench.harness.place import BenchError, free_ports
 from bench.measure import Bench, load_on
@@ -118,27 +117,18 @@ class Changer:
             head, running.job.http_port, running.job.tcp_port, origins, free_ports(3)
         )
         self._admin = Admin(running.job.admin_port)
-        self._applied_before = self._admin.reloads("applied")
         self.applied = 0
         self.seconds: list[float] = []
 
     def change(self) -> None:
         """Replaces the file as an editor would, asks for a reload, and makes sure that it was applied."""
         kind, text = next(self._texts)  # `start`, the first, already differs from the peers/ file
-        fresh = self._config.with_suffix(".new")
-        fresh.write_text(text)
         begin = time.monotonic()
-        fresh.rename(self._config)
         try:
-            result, answer = self._admin.reload()
-            # `unchanged`: the watcher of the file was faster, and has applied it.
-            if result == "unchanged" and self._admin.reloads("applied") > self._applied_before + self.applied:
-                result = "applied"
-        except (OSError, ValueError, http.client.HTTPException) as error:
+            replace_and_reload(self._admin, self._config, text)
+        except BenchError as error:
             self._running.check_alive()
-            raise BenchError(f"change {self.applied + 1} ({kind}): the admin API failed: {error}") from error
-        if result != "applied":
-            raise BenchError(f"change {self.applied + 1} ({kind}) was not applied: {answer}")
+            raise BenchError(f"change {self.applied + 1} ({kind}) was not applied: {error}") from error
         self.seconds.append(time.monotonic() - begin)
         self.applied += 1
 

@@ -107,10 +107,8 @@ def _drain(stage: Stage) -> None:
     stage.wait(1.0)
     begin = time.monotonic()
     stage.running.drain()
-    while not stage.running.ended():
-        if time.monotonic() - begin > 10:
-            raise BenchError(f"{stage.running.contender.name} did not end within 10 s of the drain's begin")
-        time.sleep(0.01)
+    if stage.running.child.wait(10) is None:
+        raise BenchError(f"{stage.running.contender.name} did not end within 10 s of the drain's begin")
     stage.figures["seconds to the end"] = time.monotonic() - begin
 
 
@@ -196,8 +194,8 @@ def play(bench: Bench, case: Case, name: str) -> tuple[OpenLoopResult, dict[str,
             load = OpenLoop(
                 running.port("http"),
                 "/",
-                RATE,
-                case.seconds or 120,
+                rate=RATE,
+                seconds=case.seconds or 120,
                 connections=64,
                 log=bench.folder / "openloop.log",
                 cpu=bench.pinning.load,

@@ -17,7 +17,7 @@ from bench.harness.openloop import (
     OpenLoop,
     OpenLoopResult,
     distribution,
-    generator_error_us,
+    error_us,
     merged,
     shown,
     write_hgrm,
@@ -87,7 +87,13 @@ class LatencyOutcome:
     def generator_error_us(self, percent: float) -> float | None:
         """The generator's own error, from the rounds of `direct`; None when it did not take part."""
         direct = [sample.result for sample in self.of("direct")]
-        return generator_error_us(direct, percent) if direct else None
+        return error_us(direct, percent) if direct else None
+
+    def error_us(self, contender: str, percent: float) -> float | None:
+        """As `generator_error_us`, with how late the generator was in this contender's own rounds."""
+        direct = [sample.result for sample in self.of("direct")]
+        own = [sample.result for sample in self.of(contender)]
+        return error_us(direct, percent, own) if direct else None
 
     def quantiles(self, contender: str) -> dict[str, dict[str, object]]:
         """By per cent: the median of the rounds' quantiles in µs, and if the generator's error allows it."""
@@ -95,7 +101,7 @@ class LatencyOutcome:
         for percent in QUANTILES:
             rounds = [sample.result.quantile_us(percent) for sample in self.of(contender)]
             value = statistics.median(rounds)
-            error = self.generator_error_us(percent)
+            error = self.error_us(contender, percent)
             found[f"{percent:g}"] = {
                 "value": value,
                 "low": min(rounds),
@@ -176,8 +182,8 @@ def open_loop(
     return OpenLoop(
         running.port("http"),
         "/",
-        rate,
-        seconds,
+        rate=rate,
+        seconds=seconds,
         connections=scenario.connections,
         log=bench.folder / "openloop.log",
         cpu=bench.pinning.load,

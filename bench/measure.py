@@ -363,7 +363,8 @@ def able(bench: Bench, scenario: Scenario) -> tuple[list[str], dict[str, str]]:
     """Who of the scenario's contenders is there and has the listener, the variant and the policy; why not."""
     present, absent = bench.select(scenario.contenders)
     for name in list(present):
-        why = bench.contenders[name].why_not(scenario.listener, scenario.variant, scenario.policy)
+        contender = bench.contenders[name]
+        why = contender.unable(listener=scenario.listener, variant=scenario.variant, policy=scenario.policy)
         if why:
             present.remove(name)
             absent[name] = why

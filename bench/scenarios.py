@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from bench.contenders import HTTP, LOGGED, PLAIN, TCP
+from bench.contenders import CONTENDERS, HTTP, LOGGED, PLAIN, POLICIES, TCP
 
-ALL = ("direct", "floor", "fastmesh", "nginx", "haproxy", "envoy", "traefik", "caddy")
+ALL = tuple(CONTENDERS)
 # Who is measured in what goes beyond the core: the proxies that one would otherwise write in C or C++.
 FURTHER = ("fastmesh", "nginx", "haproxy", "envoy")
-POLICIES = ("round_robin", "random", "least_request", "ring_hash", "maglev")
 # Endpoints that a policy picks among.
 POLICY_ENDPOINTS = 4
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from bench.changes import change_under_load
 from bench.compare import compared, load
-from bench.contenders import CONTENDERS, Contender, fastmesh_python, parse_peer
+from bench.contenders import CONTENDERS, Contender, fastmesh_python, parse_peer, with_peers
 from bench.faults import Case, estimate_case, run_case
 from bench.gauges import connection_memory, idle_memory, system_calls
 from bench.harness.place import RESULTS, ROOT, BenchError
@@ -165,16 +165,15 @@ def add_options(parser: argparse.ArgumentParser, steps: Sequence[str]) -> None:
     add("--quiet", action="store_true", help="no progress")
 
 
-def chosen_contenders(options: argparse.Namespace, default: Iterable[str]) -> dict[str, Contender]:
+def chosen_contenders(options: argparse.Namespace, default: Sequence[str]) -> dict[str, Contender]:
     """By name, with the binaries of `--peer`; BenchError for a peer that does not take part."""
-    chosen = {name: CONTENDERS[name] for name in CONTENDERS if name in (options.contender or default)}
+    names = options.contender or default
     for text in options.peer:
-        name, label, path = parse_peer(text)
-        contender = CONTENDERS[name].with_binary(path, label)
-        if name not in chosen:
-            raise BenchError(f"--peer {text}: {name} does not take part; there are: {', '.join(chosen)}")
-        chosen[contender.name] = contender
-    return chosen
+        name, _, _ = parse_peer(text)
+        if name not in names:
+            raise BenchError(f"--peer {text}: {name} does not take part; there are: {', '.join(names)}")
+    everyone = with_peers(options.peer)
+    return {name: contender for name, contender in everyone.items() if name.partition("@")[0] in names}
 
 
 def in_rounds(scenario: _Load, options: argparse.Namespace) -> _Load:
