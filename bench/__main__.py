@@ -62,10 +62,10 @@ def main() -> int:
         ran = {step.serves for step in steps}
         rows = [row for row in ROWS if ran.issuperset(row.steps)]
         seconds = time.monotonic() - begin
-        document, path, _judged = suite.finish("full", session, results, described, options, seconds, rows)
+        document, path, _ = suite.finish("full", session, results, described, options, seconds, rows)
     pictures = draw(document, path.with_suffix(".pictures"))
     print("Pictures:", *pictures, sep="\n  ")
-    return 0
+    return 1 if document["invalid"] else 0
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 the proxy drains.
 
 Each case puts an open loop of `RATE` requests a second on a proxy in front of three endpoints with processes
-of their own, lets the event happen and counts what clients saw. Peers run with the configuration of the other
-scenarios: what they do by default about a bad endpoint is what is measured.
+of their own, lets the event happen and counts what clients saw. The policy is `least_request`; what a peer
+does about a bad endpoint by default is what is measured.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from bench.contenders import PLAIN, RELOADABLE, Running
+from bench.contenders import RELOADABLE, Running
 from bench.harness.openloop import OpenLoop, OpenLoopResult, merged
 from bench.harness.origin import Origin
 from bench.harness.place import BenchError, free_ports
@@ -59,9 +59,9 @@ class Case:
     title: str
     play: Callable[[Stage], None]
     seconds: float
-    variant: str = PLAIN
     timeout_seconds: float = 1.0
-    delay: str = "normal"  # how the endpoints behave from the start
+    connections: int = 64
+    behaviour: str = "normal"  # of the endpoints, from the start
     survives: bool = True  # the proxy is there at the end
     rounds: int = 3
     contenders: tuple[str, ...] = FURTHER
@@ -118,18 +118,18 @@ CASES: tuple[Case, ...] = (
         f"{CHANGES} changes of configuration: an endpoint is added, removed",
         _change,
         seconds=0,  # as long as the changes take
-        variant=RELOADABLE,
         timeout_seconds=5.0,
     ),
     Case("killed", "one of three endpoints is killed for 1.5 s", _kill_one, seconds=4),
-    Case("slow", "one of three endpoints takes 500 ms for 2 s", _slow_one, seconds=4),
+    # So many connections that those which wait for the slow endpoint keep none from the others.
+    Case("slow", "one of three endpoints takes 500 ms for 2 s", _slow_one, seconds=4, connections=1024),
     Case("failing", "one of three endpoints answers 500 at once for 2 s", _fail_one, seconds=4),
     Case(
         "drain",
         "the proxy drains while each request takes 20 ms",
         _drain,
         seconds=3,
-        delay="delay fixed 20ms",
+        behaviour="delay fixed 20ms",
         survives=False,
     ),
 )
@@ -141,6 +141,10 @@ class FaultOutcome:
     results: dict[str, list[OpenLoopResult]] = field(default_factory=dict)
     figures: dict[str, list[Mapping[str, float]]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
+
+    def failure(self, contender: str) -> str:
+        """Why it could not be measured to the end, or an empty string."""
+        return self.absent.get(contender, "") if contender in self.results else ""
 
     def failed(self, contender: str) -> int:
         """Requests without a whole good answer; after a drain refused connections do not count."""
@@ -160,7 +164,7 @@ class FaultOutcome:
             "p99_us": histogram.get_value_at_percentile(99) / 1000,
             "max_us": histogram.get_max_value() / 1000,
             "figures": {label: max(f[label] for f in figures) for label in figures[0]} if figures else {},
-            "invalid": self.absent.get(contender, ""),
+            "invalid": self.failure(contender),
         }
 
     def as_json(self) -> dict[str, object]:
@@ -180,7 +184,7 @@ def endpoints(bench: Bench, case: Case) -> Iterator[list[Origin]]:
         for port in free_ports(ENDPOINTS):
             origin = Origin([port], cpu=bench.pinning.load, folder=bench.folder)
             stack.callback(origin.stop)
-            origin.behave(port, case.delay)
+            origin.behave(port, case.behaviour)
             found.append(origin)
         yield found
 
@@ -189,14 +193,14 @@ def play(bench: Bench, case: Case, name: str) -> tuple[OpenLoopResult, dict[str,
     """One round on a fresh proxy: the load, the event, and what clients saw."""
     with endpoints(bench, case) as origins:
         ports = [origin.ports[0] for origin in origins]
-        running = bench.start(name, case.variant, origin_ports=ports)
+        running = bench.start(name, RELOADABLE, origin_ports=ports, policy="least_request")
         try:
             load = OpenLoop(
                 running.port("http"),
                 "/",
                 rate=RATE,
                 seconds=case.seconds or 120,
-                connections=64,
+                connections=case.connections,
                 log=bench.folder / "openloop.log",
                 cpu=bench.pinning.load,
                 timeout_seconds=case.timeout_seconds,

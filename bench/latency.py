@@ -68,16 +68,21 @@ class LatencyOutcome:
     def of(self, contender: str) -> list[LatencySample]:
         return [sample for sample in self.samples if sample.contender == contender]
 
-    def error(self, contender: str) -> str:
-        """Why this contender's figures must not be used, or an empty string."""
+    def failure(self, contender: str) -> str:
+        """What went wrong in one of its rounds, or an empty string."""
         if contender in self.absent:
             return self.absent[contender]
         samples = self.of(contender)
-        if not samples:
-            return "not measured"
         failed = next((s.result.error_text() for s in samples if s.result.failed), "")
         if failed:
             return f"failed requests: {failed}"
+        return "" if samples else "not measured"
+
+    def error(self, contender: str) -> str:
+        """Why its figures must not be used, or an empty string: a failure, or rounds too far apart."""
+        failure = self.failure(contender)
+        if failure:
+            return failure
         medians: dict[str, dict[int, float]] = {}
         for sample in self.samples:
             medians.setdefault(sample.contender, {})[sample.round] = sample.result.quantile_us(50)

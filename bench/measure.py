@@ -96,18 +96,18 @@ class Outcome:
     def of(self, contender: str) -> list[Sample]:
         return [sample for sample in self.samples if sample.contender == contender]
 
-    def error(self, contender: str) -> str:
-        """Why this contender's figures must not be used, or an empty string."""
+    def failure(self, contender: str) -> str:
+        """What went wrong in one of its rounds, or an empty string."""
         if contender in self.absent:
             return self.absent[contender]
         samples = self.of(contender)
-        if not samples:
-            return "not measured"
-        failed = next((sample.error for sample in samples if sample.error), "")
-        if failed:
-            return failed
+        return next((sample.error for sample in samples if sample.error), "") if samples else "not measured"
+
+    def error(self, contender: str) -> str:
+        """Why its figures must not be used, or an empty string: a failure, or rounds too far apart."""
         apart = self.spread(contender)
-        return f"the rounds are {apart:.0%} apart" if apart > WIDE_SPREAD else ""
+        noise = f"the rounds are {apart:.0%} apart" if apart > WIDE_SPREAD else ""
+        return self.failure(contender) or noise
 
     def spread(self, contender: str) -> float:
         """Of the CPU a request took in its rounds, as a share, without what all contenders shared."""

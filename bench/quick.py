@@ -58,9 +58,9 @@ def main() -> int:
             if ran.intersection(row.steps) and (not options.row or row.name in options.row)
         ]
         seconds = time.monotonic() - begin
-        _, _, judged = suite.finish("quick", session, results, described, options, seconds, rows)
+        document, _, judged = suite.finish("quick", session, results, described, options, seconds, rows)
     bad = [item for item in judged if item.verdict not in ("ok", "GOAL")]
-    return 1 if options.check and bad else 0
+    return 1 if document["invalid"] or (options.check and bad) else 0
 
 
 if __name__ == "__main__":

@@ -196,6 +196,19 @@ def gauge_table(results: Results) -> str:
     return aligned(header, lines) if lines else ""
 
 
+def failures(results: Results) -> list[str]:
+    """What went wrong, a line each: these results are invalid for another reason than noise."""
+    outcomes = (*results.outcomes.values(), *results.latency.values(), *results.faults.values())
+    found = [f"{name}: {problem}" for name, problem in results.problems.items()]
+    for outcome in outcomes:
+        described: Any = outcome.as_json()
+        for name in described["summary"]:
+            failure = outcome.failure(name)
+            if failure:
+                found.append(f"{described['name']} {name}: {failure}")
+    return [_cell(line) for line in found]
+
+
 def as_text(results: Results, judged: Sequence[Judged]) -> str:
     tables = (
         budget_table(judged) if judged else "",
@@ -204,7 +217,9 @@ def as_text(results: Results, judged: Sequence[Judged]) -> str:
         fault_table(results.faults),
         gauge_table(results),
     )
-    return "\n\n".join(table for table in tables if table) + "\n"
+    wrong = failures(results)
+    told = ("THIS RUN IS INVALID:\n" + "\n".join(f"- {line}" for line in wrong)) if wrong else ""
+    return "\n\n".join(part for part in (*tables, told) if part) + "\n"
 
 
 def as_json(
@@ -220,6 +235,7 @@ def as_json(
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "environment": dict(environment),
+        "invalid": failures(results),
         "rows": [_row_json(item) for item in judged],
         "scenarios": [outcome.as_json() for outcome in results.outcomes.values()],
         "latency": [outcome.as_json() for outcome in results.latency.values()],

@@ -6,7 +6,7 @@ local messages, number = {}, 0
 
 function init()
   for i = 1, 64 do
-    messages[i] = wrk.format("GET", "/p/" .. i)
+    messages[i] = wrk.format("GET", "/small/" .. i)
   end
 end
 

@@ -6,7 +6,7 @@ local chunk = "100\r\n" .. string.rep("x", 256) .. "\r\n"
 local message
 
 function init()
-  message = "POST /echo-length HTTP/1.1\r\nHost: " .. wrk.headers["Host"]
+  message = "POST / HTTP/1.1\r\nHost: " .. wrk.headers["Host"]
     .. "\r\nTransfer-Encoding: chunked\r\nContent-Type: application/octet-stream\r\n\r\n"
     .. string.rep(chunk, 4) .. "0\r\n\r\n"
 end
