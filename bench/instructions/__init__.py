@@ -1,6 +1,6 @@
 """What the hot paths cost in instructions, counted under callgrind: exact where a clock only gives noise.
 
-`python -m bench.instructions [--only NAME] [--out FILE] [--compare OLD.json]` counts all of it in about a
+`python -m bench.instructions [--only NAME] [--out FILE] [--compare OLD.json]` counts all of it in half a
 minute and prints a table. The parts:
 
 * `cases`      the loops that are counted, and the program that runs them under valgrind
@@ -12,7 +12,3 @@ Instructions are not time: a miss of the cache counts as one, and what the kerne
 Counts of the same machine, compiler and libc compare; others do not, since libc chooses its functions by the
 CPU.
 """
-
-from bench.instructions.table import instruction_table
-
-__all__ = ["instruction_table"]

@@ -9,10 +9,10 @@ import pytest
 
 from bench.harness import slowed
 from bench.harness.place import ROOT, BenchError
-from bench.instructions import callgrind, instruction_table
+from bench.instructions import callgrind
 from bench.instructions.__main__ import choose
 from bench.instructions.cases import CASES
-from bench.instructions.table import count_table, load
+from bench.instructions.table import count_table, instruction_table, load
 from fastmesh._native.core import engine
 
 # Two loops and the program's end, as callgrind 3.19 combines them.
