@@ -4,6 +4,8 @@ Environment:
 ``FASTMESH_SANITIZE``     ``address``, ``undefined`` or ``thread`` (a comma joins several): a sanitizer build.
 ``FASTMESH_TEST_MODULES`` ``1`` also builds the ``_t_*`` modules, which only tests import. Never in a wheel.
 ``FASTMESH_CFLAGS``       further compiler flags, for example ``-O1 -g``.
+``FASTMESH_SLOWDOWN_NS``  each exchange burns so many nanoseconds of CPU time, for the benchmarks to prove
+                          that they would see it (``bench/harness/slowed.py``). Never in a wheel or in place.
 ``FASTMESH_SKIP_NATIVE``  ``1`` leaves the native half out of this one command: ``make`` installs the package
                           in editable mode first and then compiles in place, which only redoes what changed.
 """
@@ -27,7 +29,13 @@ SANITIZERS = [name for name in os.environ.get("FASTMESH_SANITIZE", "").split(","
 FOR_A_WHEEL = "bdist_wheel" in sys.argv
 WITH_TEST_MODULES = os.environ.get("FASTMESH_TEST_MODULES") == "1" and not FOR_A_WHEEL
 SKIP_NATIVE = os.environ.get("FASTMESH_SKIP_NATIVE") == "1" and not FOR_A_WHEEL
+SLOWDOWN_NS = os.environ.get("FASTMESH_SLOWDOWN_NS", "").lstrip("0")
 CPUS = len(os.sched_getaffinity(0))
+
+if SLOWDOWN_NS and not SLOWDOWN_NS.isdecimal():
+    sys.exit(f"FASTMESH_SLOWDOWN_NS is a whole number of nanoseconds, not {SLOWDOWN_NS!r}.")
+if SLOWDOWN_NS and FOR_A_WHEEL:
+    sys.exit("FASTMESH_SLOWDOWN_NS is set: a slowed fastmesh is for the benchmarks alone and never packed.")
 
 COMPILE_ARGS = [
     "-O3",
@@ -52,6 +60,8 @@ if SANITIZERS:
     flags = [f"-fsanitize={name}" for name in SANITIZERS]
     COMPILE_ARGS += [*flags, "-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
     LINK_ARGS += flags
+if SLOWDOWN_NS:
+    COMPILE_ARGS.append(f"-DFM_SLOWDOWN_NS={SLOWDOWN_NS}")
 COMPILE_ARGS += os.environ.get("FASTMESH_CFLAGS", "").split()
 
 # The generated C is the same for every set of compiler flags, so all builds share it. A change of this file
@@ -97,6 +107,11 @@ class ParallelBuild(build_ext):
     """
 
     def finalize_options(self) -> None:
+        if self.inplace and SLOWDOWN_NS:
+            sys.exit(
+                "FASTMESH_SLOWDOWN_NS is set, and would slow the modules in the source tree;"
+                " bench/harness/slowed.py builds a copy."
+            )
         if self.inplace and self.build_lib is None and self.build_temp is None:
             base = Path("build", "-".join(["inplace", *SANITIZERS]))
             self.build_lib, self.build_temp = str(base / "lib"), str(base / "objects")

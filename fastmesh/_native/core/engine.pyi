@@ -1,5 +1,7 @@
 from typing import Any
 
+SLOWDOWN_NS: int
+
 class Block:
     name: str
 

@@ -60,6 +60,10 @@ from fastmesh._native.sys.atomics cimport (
 )
 from fastmesh._native.sys.os cimport EFD_CLOEXEC, EFD_NONBLOCK, epoll_create1, eventfd
 from fastmesh._native.sys.signals cimport fm_block_signals
+from fastmesh._native.sys.slowdown cimport FM_SLOWDOWN_NS
+
+# What this build burns for each exchange, in nanoseconds: 0 in every build but one for the benchmarks.
+SLOWDOWN_NS = FM_SLOWDOWN_NS
 
 cdef enum: EPOLL_CLOEXEC_FLAG = 0o2000000
 cdef uint64_t HEALTH_UNHEALTHY = <uint64_t> 1 << 32

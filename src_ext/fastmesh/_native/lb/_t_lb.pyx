@@ -10,6 +10,7 @@ from fastmesh._native.lb.lb cimport (
 )
 from fastmesh._native.lb.lb_t cimport lb_ctx_t, lb_options_t, lb_state_t, lb_t
 from fastmesh._native.lb.round_robin cimport lb_shift_turns, lb_turn_nodes
+from fastmesh._native.sys.count cimport fm_count_begin, fm_count_end
 
 
 def xxh64(bytes data, uint64_t seed=0):
@@ -145,7 +146,7 @@ cdef class State:
         return block.members[chosen] if chosen >= 0 else -1
 
     def pick_often(self, Block block, uint32_t count, bint keyed=False, uint32_t now_ms=0):
-        """Sum of ``count`` picks, for timing; ``keyed`` draws a key for each."""
+        """Sum of ``count`` picks, for timing and counting; ``keyed`` draws a key for each."""
         cdef lb_ctx_t ctx
         cdef uint32_t _k
         cdef uint64_t keys = 1
@@ -157,10 +158,12 @@ cdef class State:
         ctx.key = 0
         ctx.total_in_flight = 0
         with nogil:
+            fm_count_begin()
             for _k in range(count):
                 if keyed:
                     ctx.key = rng_next(&keys)
                 sum += lb_pick(block.lb, &self.state, &ctx)
+            fm_count_end()
         return sum
 
     def hold(self, Block block, uint32_t count):

@@ -1,6 +1,7 @@
 """Python's view of the protocol cores, for tests. Every input is copied to the end of a mapping whose next
 page may not be touched, and every output buffer ends at one, so a read or write out of bounds is a crash."""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from fastmesh._native.base.errors cimport FM_ERROR_LIMIT, fm_error_info
@@ -20,6 +21,7 @@ from fastmesh._native.proto.h1_t cimport (
 )
 from fastmesh._native.proto.proxyproto cimport pp_emit_v1, pp_emit_v2, pp_parse
 from fastmesh._native.proto.proxyproto_t cimport PP_V1_MAX, PP_V2_EMIT_MAX, pp_addr_t
+from fastmesh._native.sys.count cimport fm_count_begin, fm_count_end, fm_count_pages
 
 cdef extern from "<sys/mman.h>" nogil:
     void *mmap(void *address, size_t length, int protection, int flags, int fd, long offset)
@@ -363,6 +365,23 @@ cdef class Chunks:
         cdef int64_t rc = chunk_decode(&self.state, source.data, <uint32_t>source.size, target.data, &n)
         return rc, target.data[:n]
 
+    def feed_often(self, bytes data not None, uint32_t count):
+        """Bytes of data decoded from ``count`` times the same whole chunks, for counting."""
+        cdef uint8_t *source = fm_count_pages(len(data))
+        cdef Guarded target = Guarded(len(data))
+        cdef uint32_t size = <uint32_t>len(data), n = 0, _i
+        cdef uint64_t sum = 0
+        memcpy(source, <const char *>data, size)
+        with nogil:
+            fm_count_begin()
+            for _i in range(count):
+                if chunk_decode(&self.state, source, size, target.data, &n) != size:
+                    break
+                sum += n
+            fm_count_end()
+        free(source)
+        return sum
+
     @property
     def done(self):
         return bool(self.state.done)
@@ -415,16 +434,19 @@ cdef uint64_t _now() noexcept nogil:
 
 
 def time_request(bytes data not None, uint32_t rounds, bint emit=False):
-    """Nanoseconds per parse, or per parse and emit with all forwarding fields, over `rounds`."""
+    """Nanoseconds per parse, or per parse and emit with all forwarding fields, over `rounds`; instructions can be
+    counted too."""
     cdef h1_limits_t lim = _limits(DEFAULT_LIMITS)
     cdef h1_forward_t fwd
     cdef h1_req_t req
     cdef uint8_t out[65536]
     cdef uint32_t scan = 0, _i, size = <uint32_t>len(data)
     cdef int64_t sum = 0
-    cdef const uint8_t *p = <const uint8_t *><const char *>data
+    cdef uint8_t *p = fm_count_pages(size)
     cdef uint64_t start
+    memcpy(p, <const char *>data, size)
     if h1_parse_request(p, size, &scan, &lim, &req) <= 0:
+        free(p)
         raise ValueError(data)
     fwd = _forward(&req, {
         "emit_for": True, "emit_proto": True, "emit_host": True, "emit_request_id": True,
@@ -432,12 +454,15 @@ def time_request(bytes data not None, uint32_t rounds, bint emit=False):
     })
     with nogil:
         start = _now()
+        fm_count_begin()
         for _i in range(rounds):
             scan = 0
             sum += h1_parse_request(p, size, &scan, &lim, &req)
             if emit:
                 sum += h1_emit_request(&req, &fwd, out, sizeof(out))
+        fm_count_end()
         start = _now() - start
+    free(p)
     return start / rounds if sum else 0.0
 
 
@@ -448,19 +473,24 @@ def time_response(bytes data not None, uint32_t rounds, bint emit=False):
     cdef uint8_t out[65536]
     cdef uint32_t scan = 0, _i, size = <uint32_t>len(data)
     cdef int64_t sum = 0
-    cdef const uint8_t *p = <const uint8_t *><const char *>data
+    cdef uint8_t *p = fm_count_pages(size)
     cdef uint64_t start
+    memcpy(p, <const char *>data, size)
     if h1_parse_response(p, size, &scan, &lim, 0, &resp) <= 0:
+        free(p)
         raise ValueError(data)
     memset(&reply, 0, sizeof(reply))
     reply.client_minor = 1
     reply.body = resp.body
     with nogil:
         start = _now()
+        fm_count_begin()
         for _i in range(rounds):
             scan = 0
             sum += h1_parse_response(p, size, &scan, &lim, 0, &resp)
             if emit:
                 sum += h1_emit_response(&resp, &reply, out, sizeof(out))
+        fm_count_end()
         start = _now() - start
+    free(p)
     return start / rounds if sum else 0.0
