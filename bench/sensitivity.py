@@ -12,7 +12,7 @@ import statistics
 import sys
 from dataclasses import replace
 
-from bench.contenders import CONTENDERS
+from bench.contenders import CONTENDERS, fastmesh_in, fastmesh_python
 from bench.harness.place import BenchError
 from bench.harness.slowed import slowed_python_path
 from bench.measure import Outcome, estimate, run_scenario
@@ -43,8 +43,8 @@ def main() -> int:
     options = parser.parse_args()
     progress = Progress()
     normal = CONTENDERS["fastmesh"]
-    slowed = normal.with_folder(slowed_python_path(options.nanoseconds), "slowed")
-    again = normal.with_label("again")
+    slowed = fastmesh_in(slowed_python_path(options.nanoseconds, python=fastmesh_python()), "slowed")
+    again = replace(normal, name="fastmesh@again")
     chosen = {contender.name: contender for contender in (normal, slowed, again)}
     scenario = replace(SMALL, contenders=("fastmesh",), rounds=options.rounds)
     with open_session(chosen) as session:

@@ -25,7 +25,7 @@ from bench.contenders.contender import (
     connection_limit,
 )
 from bench.contenders.envoy import ENVOY
-from bench.contenders.fastmesh import FASTMESH, fastmesh_python, replace_and_reload
+from bench.contenders.fastmesh import FASTMESH, fastmesh_in, fastmesh_python, replace_and_reload
 from bench.contenders.haproxy import HAPROXY
 from bench.contenders.nginx import NGINX
 from bench.contenders.running import Running, start, start_origin
@@ -52,6 +52,7 @@ __all__ = [
     "Job",
     "Running",
     "connection_limit",
+    "fastmesh_in",
     "fastmesh_python",
     "parse_peer",
     "replace_and_reload",

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -48,6 +49,13 @@ def fastmesh_python() -> str:
 
 def _of_this_checkout() -> _Program:
     return [fastmesh_python(), "-m", "fastmesh"], {"PYTHONPATH": str(ROOT)}
+
+
+def fastmesh_in(folder: Path, label: str) -> Contender:
+    """The fastmesh that lies in a folder, as the further contender `fastmesh@<label>`."""
+    environment = {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
+    found = _contender(lambda: ([fastmesh_python(), "-m", "fastmesh"], environment))
+    return replace(found, name=f"{found.name}@{label}")
 
 
 def _of_another(path: str) -> _Program:
