@@ -107,7 +107,7 @@ class Bench:
         return who.start(
             self.contenders[name],
             variant,
-            origin_port=self.origin_ports[0],
+            origin_ports=self.origin_ports[:1],
             cpu=self.pinning.proxy,
             folder=self.folder,
         )

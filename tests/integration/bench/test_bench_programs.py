@@ -27,7 +27,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
     origin_port, second_port = free_ports(2)
     origin = contenders.start_origin([origin_port, second_port], cpu=CPU, folder=folder)
     floor = contenders.start(
-        contenders.FLOOR, contenders.PLAIN, origin_port=origin_port, cpu=CPU, folder=folder
+        contenders.FLOOR, contenders.PLAIN, origin_ports=[origin_port], cpu=CPU, folder=folder
     )
     yield {
         "origin": origin_port,

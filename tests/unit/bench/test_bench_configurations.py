@@ -14,7 +14,7 @@ from fastmesh.config import load
 
 
 def job(folder: Path, variant: str) -> contenders.Job:
-    return contenders.Job(folder, 1001, variant, http_port=1002, tcp_port=1003, admin_port=1004, cpu=0)
+    return contenders.Job(folder, (1001,), variant, http_port=1002, tcp_port=1003, admin_port=1004, cpu=0)
 
 
 def problems(path: Path) -> list[str]:
@@ -27,13 +27,13 @@ def problems(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("variant", [contenders.PLAIN, contenders.LOGGED])
 def test_the_peers_file(tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contenders, "fastmesh_python", lambda: "python")
+    monkeypatch.setattr("bench.contenders.fastmesh.fastmesh_python", lambda: "python")
     command = contenders.FASTMESH.command(job(tmp_path, variant))
     assert problems(Path(command.argv[-1])) == []
 
 
 def test_all_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contenders, "fastmesh_python", lambda: "python")
+    monkeypatch.setattr("bench.contenders.fastmesh.fastmesh_python", lambda: "python")
     path = Path(contenders.FASTMESH.command(job(tmp_path, contenders.PLAIN)).argv[-1])
     head = path.read_text().partition("listeners:")[0]
     for kind, text in itertools.islice(configurations(head, 1, 2, (3, 4, 5, 6), (7, 8, 9)), 120):
