@@ -48,7 +48,7 @@ test: build test-packages ## all tests but the slow ones, in less than 4 minutes
 	$(pytest) -m "not slow" $(call reported,test)
 
 .PHONY: test-slow
-test-slow: build test-packages ## the tests that `make test` leaves out
+test-slow: build test-packages $(STAMPS)/bench ## the tests that `make test` leaves out
 	$(pytest) -m slow $(call reported,test-slow)
 
 .PHONY: lint
@@ -88,6 +88,10 @@ check: ## everything that .ci/run runs; goes on after a failure, and counts
 bench-quick: build test-packages ## the table of costs beside nginx and HAProxy, in less than 4 minutes
 	$(BIN)/python -m bench.quick
 
+.PHONY: bench
+bench: build test-packages $(STAMPS)/bench ## all scenarios beside all peers, in less than 40 minutes
+	$(BIN)/python -m bench.full
+
 .PHONY: bench-endurance
 bench-endurance: build test-packages ## ten million requests while the configuration changes
 	$(BIN)/python -m bench.endurance
@@ -121,6 +125,12 @@ $(STAMPS)/python: $(STAMPS)/venv pyproject.toml
 	@echo "Installing the Python packages of pyproject.toml into $(VENV)"
 	@$(BIN)/python -m pip install -q 'setuptools>=77' wheel 'cython>=3.3' && \
 	    FASTMESH_SKIP_NATIVE=1 $(BIN)/python -m pip install -q --no-build-isolation -e '.[dev]' || \
+	    { echo "pip failed; it needs the Python package index (or PIP_FIND_LINKS / PIP_INDEX_URL)." >&2; exit 1; }
+	@touch $@
+
+$(STAMPS)/bench: $(STAMPS)/python
+	@echo "Installing the proxies of pyproject.toml that are compared with into $(VENV)"
+	@FASTMESH_SKIP_NATIVE=1 $(BIN)/python -m pip install -q --no-build-isolation -e '.[bench]' || \
 	    { echo "pip failed; it needs the Python package index (or PIP_FIND_LINKS / PIP_INDEX_URL)." >&2; exit 1; }
 	@touch $@
 
