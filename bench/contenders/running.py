@@ -39,7 +39,7 @@ class Running:
         )
         try:
             for port in self._ports():
-                wait_for_port(self._child, port, timeout=_START_SECONDS)
+                wait_for_port(self._child, port, _START_SECONDS)
             wait_until(self._forwards, self._child, "pass a request on to the origin", _START_SECONDS)
         except BaseException:
             self.stop()
