@@ -335,8 +335,7 @@ static void on_connected(struct connection *connection)
 static void on_event(const struct epoll_event *event)
 {
     struct connection *connection = &connections[event->data.u64 >> 32];
-    uint32_t generation = (uint32_t)event->data.u64;
-    const uint32_t end = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
+    const uint32_t generation = (uint32_t)event->data.u64, end = EPOLLRDHUP | EPOLLHUP | EPOLLERR;
     if (connection->generation != generation)
         return;
     if (connection->phase == CONNECTING) {
@@ -372,7 +371,8 @@ static int wait_with_timer(struct epoll_event *events, u64 until, bool sleeps)
         if (timer < 0 || epoll_ctl(poller, EPOLL_CTL_ADD, timer, &event) < 0)
             die("timerfd");
     }
-    timerfd_settime(timer, TFD_TIMER_ABSTIME, &at, NULL);
+    if (sleeps)
+        timerfd_settime(timer, TFD_TIMER_ABSTIME, &at, NULL);
     return epoll_pwait(poller, events, EVENTS_A_TURN, sleeps ? -1 : 0, &signals_while_waiting);
 }
 

@@ -1,4 +1,4 @@
-"""The open-loop load: requests at a constant rate, latency from when each was due, how far to believe it."""
+"""The open-loop load: a constant rate, latency from when each request was due, and how far to believe it."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def write_hgrm(histogram: HdrHistogram, path: Path) -> None:
 
 
 def distribution(histogram: HdrHistogram, ticks_per_half: int = 5) -> list[list[float]]:
-    """Points `[percentile 0..100, µs]` for an axis of 1 ÷ (1 − p), ascending, the last at 100 the maximum.
+    """Points `[percentile 0..100, µs]` for an axis of 1 ÷ (1 − p), ascending; the last (100) is the maximum.
 
     There are `ticks_per_half` between 0 and 50 %, as many between 50 and 75 %, and so on up to the share that
     a single request is.
@@ -133,8 +133,8 @@ def error_us(
     - the lateness at the percentile, direct or in the run itself: how late requests were sent. It is known
       exactly, request by request, but says nothing of answers that were read late or of an origin that was
       kept waiting on the core it shares;
-    - what direct latency at the percentile is above its own median: what makes some direct requests slower
-      than usual (origin, kernel, the rest of the machine, answers read late) is in the proxy's figures, too.
+    - what direct latency at the percentile is above its own median: whatever makes some direct requests
+      slower than usual (origin, kernel, other processes, answers read late) is in the proxy's figures, too.
 
     The base is the median and not the minimum. The minimum is a request that found origin and generator awake
     already; on a quiet machine the median lies 17 µs above it while lateness is 0.3 µs, and the kernel's own
