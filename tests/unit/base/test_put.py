@@ -1,5 +1,7 @@
 """Numbers as text."""
 
+import uuid
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +26,11 @@ def test_digits_are_the_last_ones(value: int, width: int) -> None:
 
 def test_hex_byte() -> None:
     assert [put.hex_byte(value) for value in range(256)] == [b"%02x" % value for value in range(256)]
+
+
+@given(st.integers(0, 2**128 - 1))
+def test_uuid(value: int) -> None:
+    assert put.uuid(value >> 64, value & 2**64 - 1) == str(uuid.UUID(int=value)).encode()
 
 
 def test_literal() -> None:

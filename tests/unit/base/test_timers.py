@@ -121,6 +121,18 @@ def test_waking_when_told_fires_in_time(after: int) -> None:
     assert naps <= after // 1024 + 3
 
 
+@given(st.integers(0, 2**40), st.lists(st.integers(0, 1000), min_size=1, max_size=30), st.integers(1, 1000))
+def test_a_cancelled_timer_wakes_nobody(start: int, cancelled: list[int], left: int) -> None:
+    wheel, alone = timers.Wheel(31, start), timers.Wheel(1, start)
+    for i, after in enumerate(cancelled):
+        wheel.set(i + 1, start, after)
+    wheel.set(0, start, left)
+    alone.set(0, start, left)
+    for i in range(len(cancelled)):
+        wheel.cancel(i + 1)
+    assert wheel.wait_ms(start) == alone.wait_ms(start)
+
+
 @given(st.integers(0, 2**32), st.integers(0, 2**40))
 def test_agrees_with_a_list_of_times(seed: int, start: int) -> None:
     chance = random.Random(seed)
@@ -145,4 +157,7 @@ def test_agrees_with_a_list_of_times(seed: int, start: int) -> None:
             assert due.pop(i) <= now
         assert all(time + TICK > now for time in due.values())
         assert wheel.armed == len(due)
+        wait = wheel.wait_ms(now)
+        assert (wait == -1) == (not due)
+        assert not due or 0 < wait <= min(due.values()) + TICK - now
         assert [i for i in range(count) if wheel.is_armed(i)] == sorted(due)

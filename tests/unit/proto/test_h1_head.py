@@ -8,6 +8,20 @@ from fastmesh._native.proto import _t_proto as proto
 from support.heads import STATUS_BY_ERROR, accepted, refused, request
 
 
+@pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 31, 32, 33, 48])
+def test_names_of_any_length_end_at_the_first_byte_that_is_none_of_theirs(length: int) -> None:
+    """Sixteen bytes are looked at together; what is no letter, digit or dash one by one."""
+    tokens = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    for byte in range(256):
+        for place in {0, length // 2, length - 1}:
+            name = b"N" * place + bytes([byte]) + b"n" * (length - place - 1)
+            raw = request(name + b": some value that is long enough")
+            if byte in tokens:
+                assert accepted(raw)["fields"][1][0] == name
+            elif byte != ord(":") or place == 0:
+                refused(raw)
+
+
 def test_045_limits_of_the_header_section() -> None:
     limits = (200, 4, 100, 32)
     accepted(request(b"A: b", b"A: b", b"A: b"), limits=limits)

@@ -1,7 +1,7 @@
 """What the ``put_…`` functions write. For tests only."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from fastmesh._native.base.put cimport fm_put, put_decimal, put_digits, put_hex_byte
+from fastmesh._native.base.put cimport fm_put, put_decimal, put_digits, put_hex_byte, put_uuid
 
 
 def decimal(uint64_t value):
@@ -19,6 +19,12 @@ def digits(uint64_t value, uint32_t width):
 def hex_byte(uint8_t value):
     cdef uint8_t room[2]
     return (<const char *> room)[:put_hex_byte(room, value) - room]
+
+
+def uuid(uint64_t high, uint64_t low):
+    cdef uint8_t room[36]
+    put_uuid(room, high, low)
+    return (<const char *> room)[:36]
 
 
 def literal():

@@ -4,6 +4,9 @@ Ticks are 4 ms. Level 0 holds 256 ticks (1.02 s), each further level 64 slots of
 and 74 h. A timer fires at or up to one tick after its time, never before. Owner worker only.
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from fastmesh._native.sys.atomics cimport fm_lowest_bit_u64
 
 cdef enum:
     TICK_SHIFT = 2
@@ -20,6 +23,7 @@ ctypedef struct timer_t:
 ctypedef struct wheel_t:
     uint64_t tick  # all timers due at or before this tick have been handed out
     uint32_t armed
+    uint64_t occupied[4]  # a bit for each slot of level 0 that has, or had, timers: where the poller has to look
     timer_t slots[WHEEL_SLOTS]  # list heads
     timer_t due  # list head of timers taken out by wheel_advance
 
@@ -33,6 +37,7 @@ cdef inline void wheel_init(wheel_t *wheel, uint64_t now_ms) noexcept nogil:
     cdef uint32_t i
     wheel.tick = now_ms >> TICK_SHIFT
     wheel.armed = 0
+    memset(&wheel.occupied, 0, sizeof(wheel.occupied))
     for i in range(WHEEL_SLOTS):
         timer_list_init(&wheel.slots[i])
     timer_list_init(&wheel.due)
@@ -69,7 +74,10 @@ cdef inline uint32_t wheel_slot_of(const wheel_t *wheel, uint64_t tick) noexcept
 
 
 cdef inline void wheel_link(wheel_t *wheel, timer_t *timer) noexcept nogil:
-    cdef timer_t *head = &wheel.slots[wheel_slot_of(wheel, timer.expires_tick)]
+    cdef uint32_t slot = wheel_slot_of(wheel, timer.expires_tick)
+    cdef timer_t *head = &wheel.slots[slot]
+    if slot < WHEEL_L0:
+        wheel.occupied[slot >> 6] |= <uint64_t> 1 << (slot & 63)
     timer.next = head
     timer.prev = head.prev
     head.prev.next = timer
@@ -148,16 +156,26 @@ cdef inline timer_t *wheel_pop_due(wheel_t *wheel) noexcept nogil:
     return NULL
 
 
-cdef inline int32_t wheel_wait_ms(const wheel_t *wheel, uint64_t now_ms) noexcept nogil:
-    """How long the poller may sleep: up to the next occupied slot of level 0, or to its end; -1 for ever."""
+cdef inline int32_t wheel_wait_ms(wheel_t *wheel, uint64_t now_ms) noexcept nogil:
+    """How long the poller may sleep: up to the next slot of level 0 with timers, or to its end; -1 for ever."""
     cdef uint64_t tick = wheel.tick + 1
     cdef uint64_t end = (wheel.tick | (WHEEL_L0 - 1)) + 1
-    cdef uint64_t due_ms
+    cdef uint64_t word, due_ms
+    cdef uint32_t slot
     if wheel.due.next != &wheel.due:
         return 0
     if wheel.armed == 0:
         return -1
-    while tick < end and wheel.slots[tick & (WHEEL_L0 - 1)].next == &wheel.slots[tick & (WHEEL_L0 - 1)]:
-        tick += 1
+    while tick < end:
+        slot = <uint32_t> (tick & (WHEEL_L0 - 1))
+        word = wheel.occupied[slot >> 6] >> (slot & 63)
+        if word == 0:
+            tick += 64 - (slot & 63)
+            continue
+        slot += fm_lowest_bit_u64(word)
+        tick = (tick & ~<uint64_t> (WHEEL_L0 - 1)) + slot
+        if wheel.slots[slot].next != &wheel.slots[slot]:
+            break
+        wheel.occupied[slot >> 6] &= ~(<uint64_t> 1 << (slot & 63))  # its timers were cancelled or moved
     due_ms = tick << TICK_SHIFT
     return <int32_t> (due_ms - now_ms) if due_ms > now_ms else 0

@@ -288,20 +288,11 @@ cdef class Engine:
         before: it says so of all other exchanges."""
         cdef uint32_t i
         cdef worker_t *w
-        cdef void *stats
-        cdef uint64_t tunnels
+        cdef void *stats  # its first field is `tunnels`
         for i in range(self.worker_count):
             w = self.workers[i]
             stats = table_get(&w.pairs if kind == "pair" else &w.services if kind == "service" else &w.listeners, index)
-            if stats == NULL:
-                continue
-            if kind == "pair":
-                tunnels = fm_load_acquire_u64(&(<pair_stats_t *> stats).tunnels)
-            elif kind == "service":
-                tunnels = fm_load_acquire_u64(&(<service_stats_t *> stats).tunnels)
-            else:
-                tunnels = fm_load_acquire_u64(&(<listener_stats_t *> stats).tunnels)
-            if tunnels:
+            if stats != NULL and fm_load_acquire_u64(<uint64_t *> stats):
                 return False
         return True
 

@@ -128,24 +128,26 @@ ctypedef struct socket_t:
     uint8_t draining  # answers carry Connection: close
     uint64_t identity  # given by the control thread
 
+# Statistics by number begin with how many tunnels will still count there: until then, the number is not given again.
+
 ctypedef struct pair_stats_t:
     # one writer, read by the control thread: (listener, service)
-    uint64_t tunnels  # that will still count here: the number is not given to another pair
+    uint64_t tunnels  # first
     uint64_t codes[600]
     uint64_t duration[1]  # HIST_COUNTS of them follow
 
 ctypedef struct service_stats_t:
+    uint64_t tunnels  # first; one writer, read by the control thread
     lb_state_t lb_state  # owner worker only
     service_t *adopted  # holds a reference: the block that lb_state follows
     # one writer, read by the control thread
     uint64_t *upstream_duration
-    uint64_t tunnels  # that will still count here: the number is not given to another service
     uint64_t in_flight
     uint64_t retries
 
 ctypedef struct listener_stats_t:
     # one writer, read by the control thread
-    uint64_t tunnels  # that will still count here: the number is not given to another listener
+    uint64_t tunnels  # first
     uint64_t connections_active
     uint64_t connections_total
     uint64_t bytes_received

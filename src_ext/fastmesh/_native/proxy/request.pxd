@@ -20,6 +20,7 @@ from fastmesh._native.base.errors cimport (
 from fastmesh._native.base.field_t cimport field_t, slice_t
 from fastmesh._native.base.hash cimport hash_xxh64, rng_next
 from fastmesh._native.base.limits cimport OUT_BYTES, READS_PER_EVENT, SCRATCH_BYTES, SCRATCH_HEADROOM
+from fastmesh._native.base.put cimport put_uuid
 from fastmesh._native.base.slab cimport BUF_MAX, buf_del, pend_append, pend_clear, pend_len, pend_reserve
 from fastmesh._native.net.conn cimport IO_AGAIN, conn_ready, conn_recv, conn_timer
 from fastmesh._native.net.snap_t cimport (
@@ -200,26 +201,11 @@ cdef inline void client_read_body(worker_t *w, conn_t *c) noexcept nogil:
 
 # ---------------------------------------------------------------- the beginning of an exchange
 
-cdef inline void put_hex(uint8_t *out, uint64_t value, uint32_t digits) noexcept nogil:
-    cdef uint32_t i, digit
-    for i in range(digits):
-        digit = <uint32_t> (value >> (4 * (digits - 1 - i))) & 15
-        out[i] = <uint8_t> (c'0' + digit if digit < 10 else c'a' + digit - 10)
-
-
 cdef inline void request_id_new(worker_t *w, uint8_t *out) noexcept nogil:
     """A random UUID (RFC 9562, version 4) as text."""
     cdef uint64_t high = (rng_next(&w.rng) & ~<uint64_t> 0xF000) | 0x4000
     cdef uint64_t low = (rng_next(&w.rng) & <uint64_t> 0x3FFFFFFFFFFFFFFF) | <uint64_t> 0x8000000000000000
-    put_hex(out, high >> 32, 8)
-    out[8] = c'-'
-    put_hex(out + 9, high >> 16, 4)
-    out[13] = c'-'
-    put_hex(out + 14, high, 4)
-    out[18] = c'-'
-    put_hex(out + 19, low >> 48, 4)
-    out[23] = c'-'
-    put_hex(out + 24, low, 12)
+    put_uuid(out, high, low)
 
 
 cdef inline bint hash_key_value(conn_t *c, const h1_req_t *req, const hash_key_t *key, slice_t *value) noexcept nogil:

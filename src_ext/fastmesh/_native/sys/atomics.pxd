@@ -26,6 +26,7 @@ cdef extern from "fm_atomics.h" nogil:
     void *fm_exchange_ptr(void **p, void *v)
     bint fm_cas_ptr(void **p, void *expected, void *v)
     uint32_t fm_bit_width_u64(uint64_t v)  # v > 0
+    uint32_t fm_lowest_bit_u64(uint64_t v)  # v > 0
     bint fm_likely(bint x)
     bint fm_unlikely(bint x)
     void fm_prefetch(const void *p)

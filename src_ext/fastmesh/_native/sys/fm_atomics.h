@@ -36,6 +36,7 @@ static inline int fm_cas_ptr(void **p, void *expected, void *v)
 
 /* How many bits the value needs; v > 0. */
 static inline uint32_t fm_bit_width_u64(uint64_t v) { return 64 - (uint32_t)__builtin_clzll(v); }
+static inline uint32_t fm_lowest_bit_u64(uint64_t v) { return (uint32_t)__builtin_ctzll(v); }
 
 #define fm_likely(x) __builtin_expect(!!(x), 1)
 #define fm_unlikely(x) __builtin_expect(!!(x), 0)
