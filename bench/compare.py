@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.harness.place import BenchError
-from bench.instructions import instruction_table
+from bench.instructions.table import instruction_table
 from bench.report import SCHEMA_VERSION, aligned
 from bench.session import exit_code_of
 
