@@ -88,6 +88,14 @@ check: ## everything that .ci/run runs; goes on after a failure, and counts
 bench-quick: build test-packages ## the table of costs beside nginx and HAProxy, in less than 4 minutes
 	$(BIN)/python -m bench.quick
 
+.PHONY: bench-instructions
+bench-instructions: build test-packages ## instructions of the hot paths, counted by callgrind: 1 % shows
+	$(BIN)/python -m bench.instructions
+
+.PHONY: bench-sensitivity
+bench-sensitivity: build test-packages ## does the suite see a fastmesh that is 3 µs a request slower?
+	$(BIN)/python -m bench.sensitivity
+
 .PHONY: bench
 bench: build test-packages $(STAMPS)/bench ## all scenarios beside all peers, in less than 40 minutes
 	$(BIN)/python -m bench
@@ -101,7 +109,7 @@ bench-endurance: build test-packages ## ten million requests while the configura
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} \
 	    /^##@/ {printf "%s%s\n", (n++ ? "\n" : ""), substr($$0, 5)} \
-	    /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' Makefile
+	    /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 .PHONY: clean
 clean: ## remove all that was built, .venv too

@@ -2,7 +2,7 @@
  * The origin of the benchmarks: an HTTP/1.1 server that costs next to nothing, so that the proxy is what is
  * measured. One thread, one epoll, edge-triggered; answers are built once, at start.
  *
- *   /      200 and 128 bytes          /16k   200 and 16 KiB          /1m    200 and 1 MiB
+ *   / and /small   200 and 128 bytes  /16k   200 and 16 KiB          /1m    200 and 1 MiB
  *   /500   500 (proves that the suite notices)                        other  404
  *   /echo-length   200 and the number of bytes that the request's body had
  *

@@ -32,6 +32,7 @@ struct answer {
 static struct answer answers[] = {
     {PATH("/"), .status = 200, .body_bytes = 128},
     {PATH("/echo-length"), .status = 200},    /* built for each request */
+    {PATH("/small"), .status = 200, .body_bytes = 128},
     {PATH("/16k"), .status = 200, .body_bytes = 16 * 1024},
     {PATH("/1m"), .status = 200, .body_bytes = 1024 * 1024},
     {PATH("/500"), .status = 500, .body_bytes = 32},

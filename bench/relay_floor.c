@@ -6,7 +6,7 @@
  * edge-triggered, one recv and one send per message. CPU per request of a proxy divided by that of this
  * program is the price of being a proxy at all.
  *
- * usage: relay_floor LISTEN_PORT ORIGIN_PORT          (both on 127.0.0.1)
+ * usage: relay_floor LISTEN_PORT [LISTEN_PORT] ORIGIN_PORT          (all on 127.0.0.1)
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -231,16 +231,17 @@ static int listen_on(int port)
 int main(int argc, char **argv)
 {
     static struct epoll_event events[EVENTS_A_TURN];
-    int listener;
-    if (argc != 3) {
-        fprintf(stderr, "usage: %s LISTEN_PORT ORIGIN_PORT\n", argv[0]);
+    int listeners[2], ports = argc - 2;
+    if (ports < 1 || ports > 2) {
+        fprintf(stderr, "usage: %s LISTEN_PORT [LISTEN_PORT] ORIGIN_PORT\n", argv[0]);
         return 2;
     }
     poller = epoll_create1(EPOLL_CLOEXEC);
     if (poller < 0)
         die("epoll_create1");
-    origin_address = loopback(atoi(argv[2]));
-    listener = listen_on(atoi(argv[1]));
+    origin_address = loopback(atoi(argv[argc - 1]));
+    for (int i = 0; i < ports; i++)
+        listeners[i] = listen_on(atoi(argv[1 + i]));
     for (;;) {
         int count = epoll_wait(poller, events, EVENTS_A_TURN, -1);
         if (count < 0 && errno != EINTR)
@@ -249,7 +250,8 @@ int main(int argc, char **argv)
             if (events[i].data.ptr)
                 on_event(events[i].data.ptr, events[i].events);
             else
-                accept_all(listener);
+                for (int k = 0; k < ports; k++)
+                    accept_all(listeners[k]);
         }
         free_dead_pairs();
     }

@@ -28,7 +28,7 @@ from bench.contenders.envoy import ENVOY
 from bench.contenders.fastmesh import FASTMESH, fastmesh_in, fastmesh_python, replace_and_reload
 from bench.contenders.haproxy import HAPROXY
 from bench.contenders.nginx import NGINX
-from bench.contenders.running import Running, start, start_origin
+from bench.contenders.running import Running, start
 from bench.contenders.traefik import TRAEFIK
 
 __all__ = [
@@ -57,6 +57,5 @@ __all__ = [
     "parse_peer",
     "replace_and_reload",
     "start",
-    "start_origin",
     "with_peers",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.contenders.contender import HTTP, LOGGED, PLAIN, POLICIES, RELOADABLE, TCP, Command, Contender, Job
+from bench.contenders.contender import LOGGED, PLAIN, POLICIES, RELOADABLE, Command, Contender, Job
 from bench.harness.native import built
 
 _NOTHING_TO_SET = "there is no proxy that could"
@@ -14,7 +14,9 @@ def _direct_version() -> str:
 
 
 def _floor_command(job: Job) -> Command:
-    return Command([str(built("relay_floor")), str(job.http_port), str(job.origin_port)])
+    """A port for each kind of listener: it does the same on both."""
+    ports = (job.http_port, job.tcp_port, job.origin_port)
+    return Command([str(built("relay_floor")), *map(str, ports)])
 
 
 def _floor_version() -> str:
@@ -33,10 +35,6 @@ FLOOR = Contender(
     "floor",
     _floor_command,
     _floor_version,
-    listeners=frozenset({HTTP}),
     variants=frozenset({PLAIN}),
-    lacks={
-        TCP: "the relay floor relays TCP whatever is in it: see its small requests",
-        **dict.fromkeys((LOGGED, RELOADABLE, *POLICIES[1:]), _PARSES_NOTHING),
-    },
+    lacks=dict.fromkeys((LOGGED, RELOADABLE, *POLICIES[1:]), _PARSES_NOTHING),
 )

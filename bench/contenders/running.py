@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.contenders.contender import HTTP, RELOADABLE, TCP, Contender, Job
-from bench.harness.native import built
 from bench.harness.place import BenchError, free_ports
 from bench.harness.process import Child, wait_for_port, wait_until
 
@@ -149,12 +148,3 @@ def start(
     http_port, tcp_port, admin_port = free_ports(3)
     job = Job(own, tuple(origin_ports), variant, http_port, tcp_port, admin_port, cpu, policy)
     return Running(contender, job)
-
-
-def start_origin(ports: Sequence[int], *, cpu: int, folder: Path) -> Child:
-    """The origin on these ports; several ports are several endpoints of one process."""
-    argv = [str(built("origin")), *map(str, ports)]
-    origin = Child("origin", argv, log=folder / "origin.log", cpu=cpu)
-    for port in ports:
-        wait_for_port(origin, port)
-    return origin

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import contenders
 from bench.changes import change_under_load
 from bench.contenders import Command, Contender, Job
 from bench.endurance import drain, endure, exchanges_left, hold_tunnel, judge
 from bench.harness.native import built
+from bench.harness.origin import Origin
 from bench.harness.place import BenchError, Pinning, free_ports
 from bench.measure import Bench
 
@@ -75,15 +75,13 @@ def stand_in(fault: str) -> Contender:
 def bench_with(tmp_path: Path) -> Iterator[Callable[[str], Bench]]:
     """Makes a bench whose fastmesh is a stand-in with the given fault."""
     cpus = sorted(os.sched_getaffinity(0))
-    origin_port = free_ports(1)[0]
-    origin = contenders.start_origin([origin_port], cpu=cpus[0], folder=tmp_path)
+    origin = Origin(free_ports(4), cpu=cpus[0], folder=tmp_path)
 
     def make(fault: str) -> Bench:
         return Bench(
             pinning=Pinning(cpus[0], cpus[-1]),
             folder=tmp_path,
-            origin_ports=(origin_port,) * 4,
-            origin_pid=origin.pid,
+            origin=origin,
             contenders={"fastmesh": stand_in(fault)},
             absent={},
         )

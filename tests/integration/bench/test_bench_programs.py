@@ -12,6 +12,7 @@ import pytest
 
 from bench import contenders
 from bench.harness.meters import cpu_ns, memory
+from bench.harness.origin import Origin
 from bench.harness.place import BenchError, Pinning, free_ports
 from bench.harness.process import Child, wait_for_port, wait_until
 from bench.measure import Bench, take_sample
@@ -25,7 +26,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
     """The origin, and a relay floor in front of it."""
     folder = tmp_path_factory.mktemp("programs")
     origin_port, second_port = free_ports(2)
-    origin = contenders.start_origin([origin_port, second_port], cpu=CPU, folder=folder)
+    origin = Origin([origin_port, second_port], cpu=CPU, folder=folder)
     floor = contenders.start(
         contenders.FLOOR, contenders.PLAIN, origin_ports=[origin_port], cpu=CPU, folder=folder
     )
@@ -33,6 +34,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
         "origin": origin_port,
         "second": second_port,
         "floor": floor.port(contenders.HTTP),
+        "floor-tcp": floor.port(contenders.TCP),
         "origin_pid": origin.pid,
         "floor_pid": floor.child.pid,
     }
@@ -49,7 +51,7 @@ def talk(port: int, request: bytes, end_writing: bool = True) -> bytes:
         return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-@pytest.mark.parametrize("target", ["origin", "second", "floor"])
+@pytest.mark.parametrize("target", ["origin", "second", "floor", "floor-tcp"])
 @pytest.mark.parametrize(
     ("path", "status", "size"),
     [
@@ -193,13 +195,13 @@ def is_running(pid: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "error"), [("/", ""), ("/500", "failed requests: ")])
-def test_a_sample_of_the_floor(ports: dict[str, int], tmp_path: Path, path: str, error: str) -> None:
+def test_a_sample_of_the_floor(tmp_path: Path, path: str, error: str) -> None:
     """Under load; an origin that answers 500 makes the sample invalid."""
+    origin = Origin(free_ports(1), cpu=CPU, folder=tmp_path)
     bench = Bench(
         pinning=Pinning(load=CPU, proxy=max(os.sched_getaffinity(0))),
         folder=tmp_path,
-        origin_ports=(ports["origin"],),
-        origin_pid=ports["origin_pid"],
+        origin=origin,
         contenders={"floor": contenders.FLOOR},
         absent={},
     )
@@ -210,6 +212,7 @@ def test_a_sample_of_the_floor(ports: dict[str, int], tmp_path: Path, path: str,
         )
     finally:
         running.stop()
+        origin.stop()
     assert sample.requests > 100
     assert 1 < sample.cpu_us_per_request < 1000
     assert sample.error.startswith(error)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import contenders
 from bench.harness.openloop import KINDS, OpenLoop, OpenLoopResult
+from bench.harness.origin import Origin
 from bench.harness.place import BenchError, free_ports
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -110,9 +110,7 @@ def serve() -> Iterator[Callable[[Answer], Server]]:
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     port = free_ports(1)[0]
-    child = contenders.start_origin(
-        [port], cpu=min(os.sched_getaffinity(0)), folder=tmp_path_factory.mktemp("origin")
-    )
+    child = Origin([port], cpu=min(os.sched_getaffinity(0)), folder=tmp_path_factory.mktemp("origin"))
     yield port
     child.stop()
 
