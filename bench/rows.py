@@ -238,6 +238,15 @@ ROWS: tuple[Row, ...] = (
         cpu_ratio("body-1m-tcp", "haproxy"),
     ),
     Row(
+        "body-16k",
+        "CPU per 16 KiB response body ÷ the better of nginx and HAProxy",
+        0.9,
+        0.8,
+        "×",
+        ("body-16k",),
+        cpu_ratio("body-16k", "nginx", "haproxy"),
+    ),
+    Row(
         "close",
         "a new client connection for each request, ÷ the better of nginx and HAProxy",
         1.0,

@@ -2,7 +2,11 @@
 
 Builds a second fastmesh whose workers burn `--nanoseconds` (3000) of CPU in each exchange and runs it as the
 contender `fastmesh@slowed` beside the normal one in the scenario `small`. The difference in CPU per request,
-taken within each round, has to be what was added, to a fifth; of two equal builds, next to nothing.
+taken within each round, has to be what was added or somewhat more; of two equal builds, next to nothing.
+
+More, because a slower proxy pays for more than its own slowness: once it and not the load is the limit, wrk and
+the origin fall asleep between two answers, and each of its sends has to wake one of them. The profile shows 1.4
+µs more in the kernel's wake-ups for 6 µs that were added (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -21,7 +25,8 @@ from bench.report import scenario_table
 from bench.scenarios import SMALL
 from bench.session import exit_code_of, open_session
 
-TOLERANCE = 0.2
+# Of what was added: what may be seen at least, at most, and of nothing.
+LEAST, MOST, OF_NOTHING = 0.8, 1.5, 0.2
 ROUNDS = 12
 
 
@@ -55,12 +60,9 @@ def main() -> int:
     expected = options.nanoseconds / 1000
     found = added_us(outcome, slowed.name, normal.name)
     nothing = added_us(outcome, again.name, normal.name)
-    seen = abs(found - expected) <= TOLERANCE * expected and abs(nothing) <= TOLERANCE * expected
-    print(
-        f"\nslowed by {expected:.2f} µs: seen as {found:+.2f} µs; the same build again: {nothing:+.2f} µs; ",
-        end="",
-    )
-    print("ok" if seen else f"NOT within {TOLERANCE:.0%} of what was added")
+    seen = LEAST <= found / expected <= MOST and abs(nothing) <= OF_NOTHING * expected
+    print(f"\nslowed by {expected:.2f} µs: seen as {found:+.2f} µs; the same build again: {nothing:+.2f} µs")
+    print("ok" if seen else "NOT what was added")
     return 0 if seen else 1
 
 
