@@ -1,12 +1,18 @@
 """Benchmarks of fastmesh beside the proxies that a user would pick instead.
 
-`python -m bench.quick` is the short suite, `bench.endurance` the long run, `bench.profile` shows where a
-request's time goes, `bench.compare` sets two results side by side. The parts:
+`python -m bench` is the whole suite, `bench.quick` the short one, `bench.endurance` the long run. Besides,
+`bench.instructions` counts instructions, `bench.sensitivity` proves that a slower fastmesh is seen,
+`bench.profile` shows where a request's time goes, `bench.compare` sets two results side by side, and
+`bench.page` puts one into docs/benchmarks.md. The parts:
 
-* `contenders`   what is measured: how each proxy is configured, started and asked for its version
+* `contenders`   what is measured: how each proxy is configured, started, reloaded, drained
 * `scenarios`    the work: listener, path, connections, length and number of rounds
-* `measure`      interleaved rounds, and what one round of one contender cost
+* `measure`      interleaved rounds of closed-loop load, and what one round of one contender cost
+* `latency`      interleaved rounds at a constant rate
+* `faults`       what clients see when an endpoint dies or fails, a configuration changes, a proxy drains
+* `gauges`, `changes`, `publish`, `micro_pick`   what is read once: calls, memory, changes, picks
+* `suite`        steps and options of the two suites
 * `rows`         what is claimed: the budget table, computed from the measurements
-* `report`       table and JSON (`schema.json`)
-* `harness`      processes, clocks, wrk, strace, ports: nothing there knows a contender
+* `report`, `pictures`, `page`   tables and JSON (`schema.json`), SVG, the published page
+* `harness`      processes, clocks, load generators, origin, strace, ports: nothing there knows a contender
 """

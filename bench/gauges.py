@@ -69,7 +69,7 @@ class ConnectionMemory:
 
 
 def idle_memory(bench: Bench, name: str) -> Memory:
-    """Of a fresh process that serves and has served nothing."""
+    """Of a fresh process that has served one request, by which it is known to be ready."""
     running = bench.start(name)
     try:
         return memory(running.tree())

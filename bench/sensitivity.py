@@ -4,9 +4,9 @@ Builds a second fastmesh whose workers burn `--nanoseconds` (3000) of CPU in eac
 contender `fastmesh@slowed` beside the normal one in the scenario `small`. The difference in CPU per request,
 taken within each round, has to be what was added or somewhat more; of two equal builds, next to nothing.
 
-More, because a slower proxy pays for more than its own slowness: once it and not the load is the limit, wrk and
-the origin fall asleep between two answers, and each of its sends has to wake one of them. The profile shows 1.4
-µs more in the kernel's wake-ups for 6 µs that were added (docs/benchmarks.md).
+More, because a slower proxy pays for more than its own slowness: once it and not the load is the limit, wrk
+and the origin fall asleep between two answers, and each of its sends has to wake one of them. For 6 µs that
+were added the profile shows 1.4 µs more in the kernel's wake-ups (docs/benchmarks.md).
 """
 
 from __future__ import annotations
