@@ -185,6 +185,7 @@ def endpoints(bench: Bench, case: Case) -> Iterator[list[Origin]]:
             origin = Origin([port], cpu=bench.pinning.load, folder=bench.folder)
             stack.callback(origin.stop)
             origin.behave(port, case.behaviour)
+            origin.go_first(True)
             found.append(origin)
         yield found
 

@@ -2,7 +2,8 @@
 
 The rate is a share of what the slowest peer can do, so that every contender has the same work and none is
 overloaded. Latency counts from the moment at which a request was due: a stall of the proxy delays all that
-were due meanwhile, and each of them shows it.
+were due meanwhile, and each of them shows it. Who is not measured is paused: it would take the core for
+milliseconds now and then.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from bench.progress import Progress
 from bench.scenarios import LatencyScenario
 
 QUANTILES = (50.0, 90.0, 99.0, 99.9)
+# Before each round, so that one which was paused is awake again.
+AWAKE_SECONDS = 0.25
 # Who has no process to be slow, or does nothing that a user would want, sets no rate.
 NO_PEERS = ("direct", "floor")
 
@@ -91,14 +94,16 @@ class LatencyOutcome:
 
     def generator_error_us(self, percent: float) -> float | None:
         """The generator's own error, from the rounds of `direct`; None when it did not take part."""
-        direct = [sample.result for sample in self.of("direct")]
-        return error_us(direct, percent) if direct else None
+        return self.error_us("direct", percent)
 
     def error_us(self, contender: str, percent: float) -> float | None:
-        """As `generator_error_us`, with how late the generator was in this contender's own rounds."""
-        direct = [sample.result for sample in self.of("direct")]
-        own = [sample.result for sample in self.of(contender)]
-        return error_us(direct, percent, own) if direct else None
+        """As `generator_error_us`, with how late the generator was in this contender's own rounds.
+
+        The median over the rounds, as what it is held against is.
+        """
+        own = {sample.round: sample.result for sample in self.of(contender)}
+        errors = [error_us(sample.result, percent, own.get(sample.round, ())) for sample in self.of("direct")]
+        return statistics.median(errors) if errors else None
 
     def quantiles(self, contender: str) -> dict[str, dict[str, object]]:
         """By per cent: the median of the rounds' quantiles in µs, and if the generator's error allows it."""
@@ -208,15 +213,18 @@ def run_latency(
         except BaseException:
             fresh.stop()
             raise
+        fresh.pause()
         return fresh
 
     running = start_all(bench, present, outcome.absent, start, progress)
+    bench.origin.go_first(True)
     try:
         for number in range(scenario.rounds):
             for contender in running:
                 if contender.contender.name not in outcome.absent:
                     _take_round(bench, contender, number, outcome, progress)
     finally:
+        bench.origin.go_first(False)
         stop_all(running)
     return outcome
 
@@ -225,9 +233,11 @@ def _take_round(
     bench: Bench, running: Running, number: int, outcome: LatencyOutcome, progress: Progress
 ) -> None:
     scenario, name = outcome.scenario, running.contender.name
-    progress.finish(scenario.seconds + GAP_SECONDS)
+    progress.finish(scenario.seconds + AWAKE_SECONDS + 2 * GAP_SECONDS)
     prefix = f"{scenario.name} {number + 1}/{scenario.rounds} {name}"
     try:
+        running.resume()
+        open_loop(bench, running, scenario, outcome.rate, AWAKE_SECONDS).result(running.check_alive)
         meter = CostMeter(bench, running)
         result = open_loop(bench, running, scenario, outcome.rate, scenario.seconds).result(
             running.check_alive
@@ -237,6 +247,8 @@ def _take_round(
         outcome.absent[name] = str(error)
         progress.say(f"{prefix}: {error}")
         return
+    finally:
+        running.pause()
     marks = tuple(mark for mark in marks_of(cost) if mark != "load-limited")  # an open loop is meant to be
     outcome.samples.append(LatencySample(name, number, result, cost.cpu_ns, marks))
     figures = ", ".join(f"p{percent:g} {result.quantile_us(percent):,.0f}" for percent in QUANTILES)
@@ -245,5 +257,7 @@ def _take_round(
 
 def estimate_latency(bench: Bench, scenario: LatencyScenario) -> float:
     present, _ = bench.select(scenario.contenders)
-    each = scenario.rounds * (scenario.seconds + GAP_SECONDS) + START_SECONDS + WARM_SECONDS
+    each = (
+        scenario.rounds * (scenario.seconds + AWAKE_SECONDS + 2 * GAP_SECONDS) + START_SECONDS + WARM_SECONDS
+    )
     return len(present) * each

@@ -35,19 +35,22 @@ def spread(values: Sequence[float]) -> float:
 
 
 def steadied(rounds: Mapping[str, Mapping[int, float]], contender: str) -> list[float]:
-    """The contender's figures with the machine's mood taken out: each ÷ the geometric mean of its round.
+    """The contender's figures with the machine's mood taken out: each ÷ what its round cost all of them.
 
-    `rounds` has a figure by contender and round. A round in which everything took longer is no doubt about a
-    contender; one in which only it did is. Who was not in all rounds has no say in their mean.
+    `rounds` has a figure by contender and round. What a round cost is the median over the contenders of their
+    figures, each ÷ its own median: a round in which everything took longer is no doubt about a contender, and
+    one contender that goes wild is none about the others.
     """
-    numbers = {number for figures in rounds.values() for number in figures}
-    steady = [
-        figures for figures in rounds.values() if figures.keys() == numbers and min(figures.values()) > 0
-    ]
-    if not steady:
-        return list(rounds[contender].values())
-    moods = {number: statistics.geometric_mean(figures[number] for figures in steady) for number in numbers}
-    return [value / moods[number] for number, value in rounds[contender].items()]
+    usual = {name: statistics.median(figures.values()) for name, figures in rounds.items()}
+    moods = {
+        number: statistics.median(
+            figures[number] / usual[name]
+            for name, figures in rounds.items()
+            if number in figures and usual[name] > 0
+        )
+        for number in rounds[contender]
+    }
+    return [value / moods[number] if moods[number] else value for number, value in rounds[contender].items()]
 
 
 @dataclass(frozen=True)

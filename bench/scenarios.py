@@ -48,7 +48,7 @@ class LatencyScenario:
     rounds: int
     share: float
     connections: int = 64
-    seconds: int = 4
+    seconds: int = 2
 
 
 _QUICK_PROXIES = ("fastmesh", "nginx", "haproxy")
@@ -126,7 +126,7 @@ CORE: tuple[Scenario, ...] = (
     _core(Scenario("tcp", "small request over relayed TCP", ALL, 5, listener=TCP)),
 )
 LATENCY: tuple[LatencyScenario, ...] = tuple(
-    LatencyScenario(f"latency-{share}", f"open loop at {share} % of the slowest peer", ALL, 5, share / 100)
+    LatencyScenario(f"latency-{share}", f"open loop at {share} % of the slowest peer", ALL, 9, share / 100)
     for share in (25, 50, 75)
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -107,6 +108,20 @@ class Running:
         self.job = job
         self.reloads += 1
 
+    def pause(self) -> None:
+        """Stops its processes where they are: they take nothing from who is measured; `resume` ends it."""
+        self._signal_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for pid in self.tree():
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:  # ended since the tree was read
+                continue
+
     def drain(self) -> None:
         """Begins the proxy's graceful stop and returns; `child.wait` tells when it has ended."""
         if self.contender.drain is None:
@@ -127,6 +142,7 @@ class Running:
         for helper in self._helpers:
             helper.stop()
         if self._child is not None:
+            self.resume()  # a paused one would not hear of it
             self._child.stop(grace=2.0)
 
 
