@@ -113,6 +113,11 @@ def test_a_machine_that_slows_down_for_all_makes_nothing_invalid() -> None:
     assert [measured.error(name) for name in ("fastmesh", "floor", "nginx")] == ["", "", ""]
 
 
+def test_one_contender_that_goes_wild_puts_no_doubt_on_the_others() -> None:
+    measured = outcome(fastmesh=[10, 10, 10, 10, 10], floor=[9] * 5, nginx=[20, 50, 90, 22, 70])
+    assert [bool(measured.error(name)) for name in ("fastmesh", "floor", "nginx")] == [False, False, True]
+
+
 def test_direct_access_has_no_cost_of_its_own() -> None:
     measured = outcome(fastmesh=[10, 11, 10])
     measured.samples += [replace(sample("direct", number, 0), cpu_ns=None) for number in range(3)]
