@@ -110,6 +110,7 @@ def _drain(stage: Stage) -> None:
     if stage.running.child.wait(10) is None:
         raise BenchError(f"{stage.running.contender.name} did not end within 10 s of the drain's begin")
     stage.figures["seconds to the end"] = time.monotonic() - begin
+    stage.wait(0.5)  # the load goes on, so that the end itself is in it
 
 
 CASES: tuple[Case, ...] = (
@@ -128,7 +129,7 @@ CASES: tuple[Case, ...] = (
         "drain",
         "the proxy drains while each request takes 20 ms",
         _drain,
-        seconds=3,
+        seconds=0,  # until it has ended
         behaviour="delay fixed 20ms",
         survives=False,
     ),
@@ -141,12 +142,13 @@ class FaultOutcome:
     results: dict[str, list[OpenLoopResult]] = field(default_factory=dict)
     figures: dict[str, list[Mapping[str, float]]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
     def failure(self, contender: str) -> str:
         """Why it could not be measured to the end, or an empty string."""
-        return self.absent.get(contender, "") if contender in self.results else ""
+        return self.failed.get(contender, "")
 
-    def failed(self, contender: str) -> int:
+    def failed_requests(self, contender: str) -> int:
         """Requests without a whole good answer; after a drain refused connections do not count."""
         errors = summed([result.errors for result in self.results[contender]])
         kinds = errors if self.case.survives else [kind for kind in errors if kind in _LOST]
@@ -158,7 +160,7 @@ class FaultOutcome:
         figures = self.figures[contender]
         return {
             "requests": sum(result.intended for result in results),
-            "failed": self.failed(contender),
+            "failed": self.failed_requests(contender),
             "errors": summed([result.errors for result in results]),
             "p50_us": histogram.get_value_at_percentile(50) / 1000,
             "p99_us": histogram.get_value_at_percentile(99) / 1000,
@@ -172,7 +174,7 @@ class FaultOutcome:
             "name": self.case.name,
             "title": self.case.title,
             "rate": RATE,
-            "absent": {name: why for name, why in self.absent.items() if name not in self.results},
+            "absent": {n: why for n, why in {**self.absent, **self.failed}.items() if n not in self.results},
             "summary": {name: self.summary(name) for name in self.results},
         }
 
@@ -225,14 +227,14 @@ def run_case(bench: Bench, case: Case, progress: Progress) -> FaultOutcome:
     present, outcome.absent = bench.select(case.contenders)
     for number in range(case.rounds):
         for name in present:
-            if name in outcome.absent:
+            if name in outcome.failed:
                 continue
             prefix = f"{case.name} {number + 1}/{case.rounds} {name}"
             progress.finish(_round_seconds(case))
             try:
                 result, figures = play(bench, case, name)
             except BenchError as error:
-                outcome.absent[name] = str(error)
+                outcome.failed[name] = str(error)
                 progress.say(f"{prefix}: {error}")
                 continue
             outcome.results.setdefault(name, []).append(result)
@@ -242,7 +244,7 @@ def run_case(bench: Bench, case: Case, progress: Progress) -> FaultOutcome:
 
 
 def _round_seconds(case: Case) -> float:
-    return START_SECONDS + (case.seconds or CHANGES * 0.15)
+    return START_SECONDS + (case.seconds or CHANGES * 0.17)
 
 
 def estimate_case(bench: Bench, case: Case) -> float:

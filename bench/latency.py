@@ -32,10 +32,9 @@ from bench.measure import (
     Bench,
     CostMeter,
     Outcome,
+    doubt,
     marks_of,
-    spread,
     start_all,
-    steadied,
     stop_all,
 )
 from bench.progress import Progress
@@ -67,14 +66,15 @@ class LatencyOutcome:
     rate: int
     samples: list[LatencySample] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
     def of(self, contender: str) -> list[LatencySample]:
         return [sample for sample in self.samples if sample.contender == contender]
 
     def failure(self, contender: str) -> str:
         """What went wrong in one of its rounds, or an empty string."""
-        if contender in self.absent:
-            return self.absent[contender]
+        if contender in self.failed or contender in self.absent:
+            return self.failed.get(contender, "") or self.absent[contender]
         samples = self.of(contender)
         failed = next((s.result.error_text() for s in samples if s.result.failed), "")
         if failed:
@@ -89,7 +89,7 @@ class LatencyOutcome:
         medians: dict[str, dict[int, float]] = {}
         for sample in self.samples:
             medians.setdefault(sample.contender, {})[sample.round] = sample.result.quantile_us(50)
-        apart = spread(steadied(medians, contender))
+        apart = doubt(medians, contender)
         return f"the rounds are {apart:.0%} apart" if apart > WIDE_SPREAD else ""
 
     def generator_error_us(self, percent: float) -> float | None:
@@ -101,6 +101,8 @@ class LatencyOutcome:
 
         The median over the rounds, as what it is held against is.
         """
+        if self.failure("direct"):
+            return None
         own = {sample.round: sample.result for sample in self.of(contender)}
         errors = [error_us(sample.result, percent, own.get(sample.round, ())) for sample in self.of("direct")]
         return statistics.median(errors) if errors else None
@@ -159,7 +161,7 @@ class LatencyOutcome:
             "rate": self.rate,
             "connections": self.scenario.connections,
             "seconds": self.scenario.seconds,
-            "absent": {name: why for name, why in self.absent.items() if name not in measured},
+            "absent": {n: why for n, why in {**self.absent, **self.failed}.items() if n not in measured},
             "generator_error_us": {f"{p:g}": self.generator_error_us(p) for p in QUANTILES},
             "summary": {name: self.summary(name) for name in measured},
         }
@@ -179,7 +181,7 @@ def rate_of(scenario: LatencyScenario, capacity: Outcome) -> int:
     peers = {
         name: capacity.median(name, lambda sample: sample.requests_per_second)
         for name in dict.fromkeys(sample.contender for sample in capacity.samples)
-        if name not in NO_PEERS and not capacity.error(name)
+        if name not in NO_PEERS and not capacity.failure(name)
     }
     if not peers:
         raise BenchError(f"no capacity to take {scenario.share:.0%} of: no proxy was measured validly")
@@ -205,6 +207,9 @@ def run_latency(
 ) -> LatencyOutcome:
     outcome = LatencyOutcome(scenario, rate_of(scenario, capacity))
     present, outcome.absent = bench.select(scenario.contenders)
+    for name in [name for name in present if name not in NO_PEERS and capacity.failure(name)]:
+        present.remove(name)  # it may not be able to do so much
+        outcome.absent[name] = f"its capacity is not known: {capacity.failure(name)}"
 
     def start(name: str) -> Running:
         fresh = bench.start(name)
@@ -216,12 +221,12 @@ def run_latency(
         fresh.pause()
         return fresh
 
-    running = start_all(bench, present, outcome.absent, start, progress)
+    running = start_all(bench, present, outcome.failed, start, progress)
     bench.origin.go_first(True)
     try:
         for number in range(scenario.rounds):
             for contender in running:
-                if contender.contender.name not in outcome.absent:
+                if contender.contender.name not in outcome.failed:
                     _take_round(bench, contender, number, outcome, progress)
     finally:
         bench.origin.go_first(False)
@@ -244,7 +249,7 @@ def _take_round(
         )
         cost = meter.stop(result.duration_us * 1000)
     except BenchError as error:
-        outcome.absent[name] = str(error)
+        outcome.failed[name] = str(error)
         progress.say(f"{prefix}: {error}")
         return
     finally:

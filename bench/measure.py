@@ -34,25 +34,21 @@ def spread(values: Sequence[float]) -> float:
     return (high - low) / middle if middle else 0.0
 
 
-def steadied(rounds: Mapping[str, Mapping[int, float]], contender: str) -> list[float]:
-    """The contender's figures with the machine's mood taken out: each ÷ what its round cost all of them.
+def doubt(rounds: Mapping[str, Mapping[int, float]], contender: str) -> float:
+    """How far a contender's rounds are apart, as a share, without what the others had in common with it.
 
-    `rounds` has a figure by contender and round. What a round cost is the median over the contenders of their
-    figures, each ÷ its own median: a round in which everything took longer is no doubt about a contender, and
-    one contender that goes wild is none about the others.
+    `rounds` has a figure by contender and round. A round in which everything took longer is no doubt about a
+    contender: each figure is also taken ÷ what its round cost the others (the median of their figures, each ÷
+    its own median). One of the others that goes wild is none either: the lesser of both spreads counts.
     """
-    if len(rounds) == 1:
-        return list(rounds[contender].values())
-    usual = {name: statistics.median(figures.values()) for name, figures in rounds.items()}
-    moods = {
-        number: statistics.median(
-            figures[number] / usual[name]
-            for name, figures in rounds.items()
-            if number in figures and usual[name] > 0
-        )
-        for number in rounds[contender]
-    }
-    return [value / moods[number] if moods[number] else value for number, value in rounds[contender].items()]
+    own = rounds[contender]
+    others = {name: figures for name, figures in rounds.items() if name != contender}
+    usual = {name: statistics.median(figures.values()) for name, figures in others.items()}
+    steadied = []
+    for number, value in own.items():
+        shares = [figures[number] / usual[name] for name, figures in others.items() if number in figures]
+        steadied.append(value / statistics.median(shares) if shares else value)
+    return min(spread(list(own.values())), spread(steadied))
 
 
 @dataclass(frozen=True)
@@ -97,14 +93,15 @@ class Outcome:
     scenario: Scenario
     samples: list[Sample] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
     def of(self, contender: str) -> list[Sample]:
         return [sample for sample in self.samples if sample.contender == contender]
 
     def failure(self, contender: str) -> str:
         """What went wrong in one of its rounds, or an empty string."""
-        if contender in self.absent:
-            return self.absent[contender]
+        if contender in self.failed or contender in self.absent:
+            return self.failed.get(contender, "") or self.absent[contender]
         samples = self.of(contender)
         return next((sample.error for sample in samples if sample.error), "") if samples else "not measured"
 
@@ -120,7 +117,7 @@ class Outcome:
         for sample in self.samples:
             if sample.cpu_ns is not None and sample.requests:
                 costs.setdefault(sample.contender, {})[sample.round] = sample.cpu_us_per_request
-        return spread(steadied(costs, contender)) if contender in costs else 0.0
+        return doubt(costs, contender) if contender in costs else 0.0
 
     def median(self, contender: str, figure: Callable[[Sample], float]) -> float:
         return statistics.median(figure(sample) for sample in self.of(contender))
@@ -139,8 +136,8 @@ class Outcome:
         return {
             "requests_per_second": self.median(contender, lambda s: s.requests_per_second),
             "cpu_us_per_request": _median_or_none(costs),
-            "low": min(costs, default=None),
-            "high": max(costs, default=None),
+            "low": min((cost for cost in costs if cost == cost), default=None),
+            "high": max((cost for cost in costs if cost == cost), default=None),
             "spread": self.spread(contender),
             "machine_us_per_request": _median_or_none(machine),
             "p50_us": self.median(contender, lambda s: s.p50_us),
@@ -161,7 +158,7 @@ class Outcome:
             "seconds": self.scenario.seconds,
             "path": self.scenario.path,
             "listener": self.scenario.listener,
-            "absent": {name: why for name, why in self.absent.items() if name not in measured},
+            "absent": {n: why for n, why in {**self.absent, **self.failed}.items() if n not in measured},
             "summary": {name: self.summary(name) for name in measured},
             "samples": [sample.as_json() for sample in self.samples],
         }
@@ -200,6 +197,10 @@ class Bench:
             cpu=self.pinning.proxy,
             folder=self.folder,
         )
+
+    def asked(self) -> int:
+        """Requests that the shared origin has received so far."""
+        return sum(self.origin.count(port) for port in self.origin.ports)
 
     def select(self, names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
         """Splits the names into those that can run and those that cannot, with the reason.
@@ -271,9 +272,11 @@ class CostMeter:
 
 def take_sample(bench: Bench, running: Running, scenario: Scenario, number: int) -> Sample:
     """One round: wrk from start to end, and the clocks just before and just after."""
+    asked_before = bench.asked()
     meter = CostMeter(bench, running)
     result = load_on(bench, running, scenario).result(running.check_alive)
     cost = meter.stop(result.duration_us * 1000)
+    asked = bench.asked() - asked_before
     running.trim_log()
     return Sample(
         contender=running.contender.name,
@@ -289,7 +292,7 @@ def take_sample(bench: Bench, running: Running, scenario: Scenario, number: int)
         max_us=result.max_us,
         proxy_core_idle=cost.idle,
         foreign_share=cost.foreign_share,
-        error=_what_is_wrong(result, scenario),
+        error=_what_is_wrong(result, scenario, asked),
         marks=marks_of(cost),
     )
 
@@ -303,31 +306,33 @@ def marks_of(cost: Cost) -> tuple[str, ...]:
     return tuple(marks)
 
 
-def _what_is_wrong(result: LoadResult, scenario: Scenario) -> str:
+def _what_is_wrong(result: LoadResult, scenario: Scenario, asked: int) -> str:
     if result.failed:
         return f"failed requests: {result.error_text()}"
     if not result.requests:
         return "no request was answered"
     if result.bytes < result.requests * scenario.least_bytes:
         return f"answers are short: {result.bytes / result.requests:.0f} bytes each"
+    if asked < result.requests:
+        return f"{result.requests - asked} answers did not come from the origin"
     return ""
 
 
 def start_all(
     bench: Bench,
     names: Sequence[str],
-    absent: dict[str, str],
+    failed: dict[str, str],
     start: Callable[[str], Running],
     progress: Progress,
 ) -> list[Running]:
-    """Starts each; who cannot gets its reason into `absent`. An interrupt stops what was started."""
+    """Starts each; who cannot gets its reason into `failed`. An interrupt stops what was started."""
     running: list[Running] = []
     try:
         for name in names:
             try:
                 running.append(start(name))
             except BenchError as error:
-                absent[name] = str(error)
+                failed[name] = str(error)
                 progress.say(f"{name}: {error}")
     except BaseException:
         stop_all(running)
@@ -354,10 +359,10 @@ def run_scenario(bench: Bench, scenario: Scenario, progress: Progress) -> Outcom
             raise
         return fresh
 
-    running = start_all(bench, present, outcome.absent, start, progress)
+    running = start_all(bench, present, outcome.failed, start, progress)
     try:
         for number in range(scenario.rounds):
-            taking_part = [r for r in running if r.contender.name not in outcome.absent]
+            taking_part = [r for r in running if r.contender.name not in outcome.failed]
             _run_round(bench, scenario, taking_part, number, outcome, progress)
     finally:
         stop_all(running)
@@ -390,7 +395,7 @@ def _run_round(
         try:
             sample = take_sample(bench, contender, scenario, number)
         except BenchError as error:
-            outcome.absent[name] = str(error)
+            outcome.failed[name] = str(error)
             progress.say(f"{scenario.name} {number + 1}/{scenario.rounds} {name}: {error}")
             continue
         outcome.samples.append(sample)

@@ -202,7 +202,7 @@ def failures(results: Results) -> list[str]:
     found = [f"{name}: {problem}" for name, problem in results.problems.items()]
     for outcome in outcomes:
         described: Any = outcome.as_json()
-        for name in described["summary"]:
+        for name in dict.fromkeys((*described["summary"], *outcome.failed)):
             failure = outcome.failure(name)
             if failure:
                 found.append(f"{described['name']} {name}: {failure}")

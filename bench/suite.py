@@ -139,7 +139,7 @@ def run_steps(steps: Sequence[Step], progress: Progress) -> Results:
         begin = progress.done
         try:
             step.run(results)
-        except BenchError as error:
+        except (BenchError, OSError, ValueError, subprocess.SubprocessError) as error:
             results.problems[step.name] = str(error)
             progress.say(f"{step.name}: {error}")
         progress.finish_to(begin + step.seconds)

@@ -67,13 +67,18 @@ class Child:
                 preexec_fn=_in_child(cpu),  # safe: this program has one thread
             )
         self.pid = self._popen.pid
+        self._seen: dict[int, str] = {}  # pid -> when it was started
 
     def exit_code(self) -> int | None:
         """None while it runs."""
         return self._popen.poll()
 
     def tree(self) -> list[int]:
-        return process_tree(self.pid)
+        """Itself and all that it started and that is alive. What was seen here once is ended by `stop`, even
+        when its parent was killed and it is nobody's child any more."""
+        tree = process_tree(self.pid)
+        self._seen.update({pid: _started_at(pid) for pid in tree if pid not in self._seen})
+        return tree
 
     def log_tail(self, lines: int = 12) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
@@ -109,25 +114,24 @@ class Child:
 
     def stop(self, grace: float = 1.0) -> None:
         """TERM, then after `grace` seconds KILL, to it and what it started."""
-        tree = self.tree()
+        self.tree()
         if self.exit_code() is None:
             self._popen.terminate()
             self.wait(grace)
-        for pid in reversed(tree):
-            if pid != self.pid and _is_child_of_dead(pid, tree):
+        for pid, started_at in reversed(self._seen.items()):
+            if pid != self.pid and started_at and _started_at(pid) == started_at:
                 _kill(pid)
         if self.exit_code() is None:
             self._popen.kill()
             self._popen.wait()
 
 
-def _is_child_of_dead(pid: int, tree: Sequence[int]) -> bool:
-    """Guards against a pid that was given to a stranger since the tree was read."""
+def _started_at(pid: int) -> str:
+    """In clock ticks since boot (proc(5), starttime): tells it from a later one with its pid; empty: gone."""
     try:
-        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return parent in tree or parent == 1
+        return ""
 
 
 def _kill(pid: int) -> None:

@@ -160,7 +160,7 @@ def test_each_fault_happens_and_is_counted(bench: Bench, case: Case) -> None:
     summary = outcome.summary("nginx")
     assert summary["requests"], summary
     if case.name == "failing":
-        assert outcome.failed("nginx") > 0
+        assert outcome.failed_requests("nginx") > 0
     if case.name == "drain":
         assert summary["errors"]["connect"] > 0, "refused, once it has gone"  # type: ignore[index]
     if case.name == "slow":
