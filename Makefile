@@ -96,6 +96,9 @@ bench-instructions: build test-packages ## instructions of the hot paths, counte
 bench-sensitivity: build test-packages ## does the suite see a fastmesh that is 3 µs a request slower?
 	$(BIN)/python -m bench.sensitivity
 
+.PHONY: bench-packages
+bench-packages: test-packages $(STAMPS)/bench ## install the proxies that `make bench` compares with
+
 .PHONY: bench
 bench: build test-packages $(STAMPS)/bench ## all scenarios beside all peers, in less than 40 minutes
 	$(BIN)/python -m bench

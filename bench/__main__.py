@@ -52,6 +52,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     options = parse_options()
+    earlier = suite.earlier_run(options)
     begin = time.monotonic()
     with open_session(suite.chosen_contenders(options, ALL)) as session:
         described = environment(session.bench.pinning, session.versions)
@@ -62,9 +63,9 @@ def main() -> int:
         ran = {step.serves for step in steps}
         rows = [row for row in ROWS if ran.issuperset(row.steps)]
         seconds = time.monotonic() - begin
-        document, path, _ = suite.finish("full", session, results, described, options, seconds, rows)
-    pictures = draw(document, path.with_suffix(".pictures"))
-    print("Pictures:", *pictures, sep="\n  ")
+        document, path, _ = suite.finish("full", session, results, described, options, earlier, seconds, rows)
+    if pictures := draw(document, path.with_suffix(".pictures")):
+        print("Pictures:", *pictures, sep="\n  ")
     return 1 if document["invalid"] else 0
 
 

@@ -20,10 +20,15 @@ Document = Mapping[str, Any]
 def load(path: Path) -> Document:
     try:
         document = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{path}: {error}") from error
-    if not isinstance(document, dict) or document.get("schema_version") != SCHEMA_VERSION:
-        raise BenchError(f"{path}: not a result of this suite (schema_version {SCHEMA_VERSION})")
+    except OSError as error:
+        raise BenchError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise BenchError(f"{path} is not JSON: {error}") from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version is not None and version != SCHEMA_VERSION:
+        raise BenchError(f"{path} has schema_version {version}, not {SCHEMA_VERSION}: measure again")
+    if version is None or any(key not in document for key in ("suite", "finished", "environment")):
+        raise BenchError(f"{path} is no result of this suite")
     return document
 
 
@@ -55,13 +60,18 @@ def row_table(old: Document, new: Document) -> str:
                 else f"{was['verdict']} -> {row['verdict']}",
             )
         )
-    return aligned(("what", "old", "new", "change", "verdict"), lines)
+    return aligned(("what", "old", "new", "change", "verdict"), lines) if lines else ""
 
 
-def _costs(document: Document) -> dict[tuple[str, str], tuple[float, float]]:
-    """Median CPU µs a request, and half its range over the rounds, by (scenario, contender); valid ones."""
+def _costs(document: Document) -> dict[tuple[str, str], tuple[float, float, bool]]:
+    """By (scenario, contender), valid ones: median CPU µs a request, half its range over the rounds, and if
+    the rounds were too few, or others too busy, to tell noise by that."""
     return {
-        (scenario["name"], name): (one["cpu_us_per_request"], (one["high"] - one["low"]) / 2)
+        (scenario["name"], name): (
+            one["cpu_us_per_request"],
+            (one["high"] - one["low"]) / 2,
+            one["high"] == one["low"] or "noisy" in one["marks"],
+        )
         for scenario in document["scenarios"]
         for name, one in scenario["summary"].items()
         if not one["invalid"] and one["cpu_us_per_request"] is not None
@@ -75,10 +85,13 @@ def cost_table(old: Document, new: Document) -> str:
     for key in after:
         if key not in before:
             continue
-        (was, was_range), (now, now_range) = before[key], after[key]
-        noise = "within noise" if abs(now - was) <= max(was_range, now_range) else ""
+        (was, was_range, was_unsure), (now, now_range, now_unsure) = before[key], after[key]
+        unsure = "one round, or noisy" if was_unsure or now_unsure else ""
+        noise = "within noise" if abs(now - was) <= max(was_range, now_range) else unsure
         lines.append((*key, f"{was:.2f}", f"{now:.2f}", change(was, now), noise))
-    return aligned(("scenario", "contender", "old µs", "new µs", "change", ""), lines, left=2)
+    return (
+        aligned(("scenario", "contender", "old µs", "new µs", "change", ""), lines, left=2) if lines else ""
+    )
 
 
 def latency_table(old: Document, new: Document) -> str:
@@ -92,7 +105,10 @@ def latency_table(old: Document, new: Document) -> str:
                 continue
             rates = f"{was['rate']} -> {scenario['rate']}"
             for percent in ("50", "99"):
-                then, value = (s["quantiles_us"][percent]["value"] for s in (was["summary"][name], now))
+                both = [s["quantiles_us"][percent] for s in (was["summary"][name], now)]
+                if not all(one["shown"] for one in both):
+                    continue  # the generator's error is too large a part of it
+                then, value = (one["value"] for one in both)
                 figures = (f"{then:,.0f}", f"{value:,.0f}", change(then, value), rates)
                 lines.append((scenario["name"], f"{name} p{percent}", *figures))
     header = ("scenario", "contender", "old µs", "new µs", "change", "requests/s")
@@ -102,8 +118,8 @@ def latency_table(old: Document, new: Document) -> str:
 def compared(old: Document, new: Document) -> str:
     """The tables of both, with a line that says which run each is."""
     lines = [
-        f"{name}: {document['finished']}, commit {document['environment']['commit'][:12]}, "
-        f"{document['environment']['cpu']}"
+        f"{name}: {document['suite']}, {document['finished']}, "
+        f"commit {document['environment']['commit'][:12]}, {document['environment']['cpu']}"
         for name, document in (("old", old), ("new", new))
     ]
     if old["suite"] == new["suite"] == "instructions":
@@ -111,6 +127,8 @@ def compared(old: Document, new: Document) -> str:
     if "instructions" in (old["suite"], new["suite"]):
         raise BenchError("an instruction count can only be compared with another one")
     tables = (row_table(old, new), cost_table(old, new), latency_table(old, new))
+    if not any(tables):
+        raise BenchError("the two have nothing in common")
     return "\n\n".join(("\n".join(lines), *(table for table in tables if table)))
 
 

@@ -28,6 +28,7 @@ from bench.harness.meters import memory
 from bench.harness.process import wait_until
 from bench.measure import Bench
 from bench.session import exit_code_of, open_session
+from bench.suite import at_least_one
 
 MEMORY_GROWTH = 1024 * 1024
 CONNECTIONS = (64, 1000)
@@ -193,7 +194,7 @@ def parse_options() -> argparse.Namespace:
         prog="python -m bench.endurance", description=(__doc__ or "").splitlines()[0]
     )
     add = parser.add_argument
-    add("--requests", type=int, default=10_000_000)
+    add("--requests", type=at_least_one, default=10_000_000)
     add("--leg", type=int, default=8, help="seconds between two readings of memory")
     add("--tunnel", action="store_true", help="the run with one tunnel open, in place of the requests")
     add("--changes", type=int, default=1000, help="with --tunnel: how many")

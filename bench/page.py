@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.compare import Document, load
 from bench.harness.place import ROOT, BenchError
-from bench.pictures import CPU_PICTURE, MEMORY_PICTURE, draw, first_line, in_order, number, pictures_of
+from bench.pictures import CPU_PICTURE, MEMORY_PICTURE, ORDER, draw, first_line, in_order, number, pictures_of
 from bench.report import aligned, write_json
 from bench.rows import SUBJECT
 from bench.session import exit_code_of
@@ -264,7 +264,7 @@ def _quantile_cell(figures: Mapping[str, Any], name: str) -> str:
 
 
 def _latency_part(step: Mapping[str, Any], picture: str) -> str:
-    errors = ", ".join(f"p{name} {us:,.0f} µs" for name, us in step["generator_error_us"].items())
+    errors = ", ".join(f"p{name} {_figure(us)} µs" for name, us in step["generator_error_us"].items())
     caption = (
         f"**{_cell(step['title'])}** (`{step['name']}`): {step['rate']:,.0f} requests/s over "
         f"{step['connections']:,} connections for {step['seconds']:g} s. The generator's own error, against "
@@ -420,6 +420,8 @@ def check_full(document: Document, source: str) -> None:
         raise BenchError(f"{source}: a {document.get('suite')} run; the page shows full ones: make bench")
     names = {part["name"] for part in (*document["scenarios"], *document["latency"])}
     missing = [name for name in (*CORE, *RATES) if name not in names and name not in document["problems"]]
+    measured = document["environment"]["versions"]
+    missing += [name for name in ORDER if name not in measured]
     if missing:
         raise BenchError(f"{source}: {', '.join(missing)} not in it; the page shows whole runs: make bench")
 

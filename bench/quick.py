@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from bench import suite
 from bench.environment import environment
+from bench.harness.place import BenchError
 from bench.measure import Bench
 from bench.progress import Progress
 from bench.rows import ROWS
@@ -44,6 +45,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     options = parse_options()
+    earlier = suite.earlier_run(options)
     begin = time.monotonic()
     with open_session(suite.chosen_contenders(options, CONTENDERS)) as session:
         described = environment(session.bench.pinning, session.versions)
@@ -58,8 +60,12 @@ def main() -> int:
             if ran.intersection(row.steps) and (not options.row or row.name in options.row)
         ]
         seconds = time.monotonic() - begin
-        document, _, judged = suite.finish("quick", session, results, described, options, seconds, rows)
+        document, _, judged = suite.finish(
+            "quick", session, results, described, options, earlier, seconds, rows
+        )
     bad = [item for item in judged if item.verdict not in ("ok", "GOAL")]
+    if options.check and not judged:
+        raise BenchError("--check: no row was run; leave --row or --scenario out")
     return 1 if document["invalid"] or (options.check and bad) else 0
 
 

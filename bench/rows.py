@@ -49,7 +49,11 @@ class Figure:
 
 
 class NoFigureError(Exception):
-    """The row cannot be computed; the message says why."""
+    """The row cannot be computed; the message says why. `measured`: there are figures, not to be used."""
+
+    def __init__(self, why: str, *, measured: bool = False) -> None:
+        super().__init__(why)
+        self.measured = measured
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Row:
         try:
             figure = self.compute(results)
         except NoFigureError as error:
-            return Judged(self, None, "INVALID" if "invalid" in str(error) else "NONE", str(error))
+            return Judged(self, None, "INVALID" if error.measured else "NONE", str(error))
         if self.goal is not None and figure.value <= self.goal:
             verdict = "GOAL"
         elif figure.value <= self.must:
@@ -94,8 +98,9 @@ def _usable(results: Results, scenario: str, contender: str) -> Outcome:
         raise NoFigureError(results.problems.get(scenario, "not run"))
     error = outcome.error(contender)
     if error:
-        invalid = "invalid: " if outcome.of(contender) else ""
-        raise NoFigureError(f"{invalid}{contender}: {error.splitlines()[0]}")
+        measured = bool(outcome.of(contender))
+        prefix = "invalid: " if measured else ""
+        raise NoFigureError(f"{prefix}{contender}: {error.splitlines()[0]}", measured=measured)
     return outcome
 
 

@@ -24,6 +24,7 @@ from bench.progress import Progress
 from bench.report import scenario_table
 from bench.scenarios import SMALL
 from bench.session import exit_code_of, open_session
+from bench.suite import at_least_one
 
 # Of what was added: what may be seen at least, at most, and of nothing.
 LEAST, MOST, OF_NOTHING = 0.8, 1.5, 0.2
@@ -43,8 +44,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.sensitivity", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--nanoseconds", type=int, default=3000, help="what the slowed build burns a request")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument(
+        "--nanoseconds", type=at_least_one, default=3000, help="what the slowed build burns a request"
+    )
+    parser.add_argument("--rounds", type=at_least_one, default=ROUNDS)
     options = parser.parse_args()
     progress = Progress()
     normal = CONTENDERS["fastmesh"]

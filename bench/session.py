@@ -27,12 +27,16 @@ class Session:
 def open_session(chosen: Mapping[str, Contender]) -> Iterator[Session]:
     """An origin that runs and contenders that are known to be installed; BenchError names what is missing."""
     versions: dict[str, str] = {}
+    missing: dict[str, str] = {}
     for name, contender in chosen.items():
         try:
             versions[name] = contender.version()
         except BenchError as error:
-            others = " ".join(f"--contender {other}" for other in chosen if other != name)
-            raise BenchError(f"{name} cannot take part: {error}\n(to go on without it: {others})") from error
+            missing[name] = str(error)
+    if missing:
+        reasons = "\n".join(f"{name} cannot take part: {reason}" for name, reason in missing.items())
+        rest = " ".join(f"--contender {name}" for name in versions)
+        raise BenchError(f"{reasons}\n(to go on without: {rest})" if rest else reasons)
     raise_descriptor_limit()
     pinning = choose_pinning()
     with workspace() as folder:

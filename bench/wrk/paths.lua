@@ -1,4 +1,4 @@
--- Small requests over 64 different queries, so that policies that hash the path spread them.
+-- Small requests over 64 different paths, so that policies that hash the path spread them.
 local here = debug.getinfo(1, "S").source:match("@(.*/)") or ""
 dofile(here .. "report.lua")
 

@@ -26,6 +26,7 @@ _WEIGHTS = {
     "caddy": 5.9,
 }
 _VERSIONS = {
+    "direct": "no proxy: bench/origin.c",
     "floor": "bench/relay_floor.c",
     "fastmesh": "fastmesh 0.1.0 Python 3.11.7",
     "nginx": "nginx/1.22.1",

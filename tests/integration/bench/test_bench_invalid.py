@@ -2,13 +2,15 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench import report, rows
-from bench.contenders import CONTENDERS, Contender, Running
+from bench.contenders import CONTENDERS, HTTP, Command, Contender, Job, Running
 from bench.faults import CASES, Case, run_case
 from bench.harness.origin import Origin
 from bench.harness.place import Pinning, free_ports
@@ -112,6 +114,50 @@ def _killing_load(kill: Callable[[], None], victim: str) -> Callable[..., object
         return started
 
     return load
+
+
+@pytest.mark.slow
+def test_a_contender_that_does_not_start(bench: Bench) -> None:
+    """`true` ends at once; the others go on."""
+    broken = replace(CONTENDERS["floor"], command=lambda job: Command(["/bin/true"]))
+    chosen = replace(bench, contenders={**bench.contenders, "floor": broken})
+    outcome = run_scenario(chosen, replace(small(), rounds=1), Progress(quiet=True))
+    assert "floor ended with exit code 0" in outcome.failure("floor")
+    assert len(outcome.of("nginx")) == 1
+    assert told(outcome)[0].startswith("small floor: floor ended with exit code 0")
+
+
+@pytest.mark.slow
+def test_workers_whose_master_was_killed_are_ended(bench: Bench) -> None:
+    running = bench.start("nginx")
+    workers = running.tree()[1:]
+    os.kill(running.child.pid, signal.SIGKILL)
+    running.stop()
+    states = [Path(f"/proc/{pid}/stat") for pid in workers]
+    assert workers
+    assert [path for path in states if path.exists() and ") Z " not in path.read_text()] == []
+
+
+STRANGER = """
+import socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), reuse_port=True)
+while True:
+    connection, _ = listener.accept()
+    while data := connection.recv(65536):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 160\r\n\r\n" + b"x" * 160)
+"""
+
+
+@pytest.mark.slow
+def test_answers_that_the_origin_did_not_send(bench: Bench) -> None:
+    def command(job: Job) -> Command:
+        return Command([sys.executable, "-c", STRANGER, str(job.http_port)])
+
+    stranger = Contender("stranger", command, lambda: "x", listeners=frozenset({HTTP}))
+    chosen = replace(bench, contenders={"stranger": stranger})
+    scenario = Scenario("small", "small", ("stranger",), rounds=1, seconds=1, connections=1)
+    outcome = run_scenario(chosen, scenario, Progress(quiet=True))
+    assert "did not come from the origin" in outcome.failure("stranger")
 
 
 @pytest.mark.slow

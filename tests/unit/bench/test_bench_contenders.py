@@ -185,7 +185,7 @@ def test_a_program_that_cannot_be_run(tmp_path: Path, name: str) -> None:
 def test_a_wheel_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.prefix", str(tmp_path))
     monkeypatch.setattr("bench.contenders.contender.ROOT", tmp_path)
-    with pytest.raises(BenchError, match=r"traefik is missing; `make bench` installs it"):
+    with pytest.raises(BenchError, match=r"traefik is missing; `make bench-packages` installs it"):
         contenders.TRAEFIK.version()
 
 
