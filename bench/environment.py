@@ -18,7 +18,7 @@ def environment(pinning: Pinning, versions: Mapping[str, str]) -> dict[str, obje
         "kernel": platform.release(),
         "machine": platform.machine(),
         "cpu": _cpu_model(),
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": os.cpu_count() or 1,
         "pinning": asdict(pinning),
         "load_average_before": round(load[0], 2),
         "commit": _git("rev-parse", "HEAD"),
