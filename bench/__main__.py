@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 from bench import suite
-from bench.environment import environment
 from bench.faults import CASES
 from bench.measure import Bench
 from bench.pictures import draw
 from bench.progress import Progress
 from bench.rows import ROWS
 from bench.scenarios import ALL, BODY_TCP, FULL, LATENCY, LOGGED_SMALL
-from bench.session import exit_code_of, open_session
+from bench.session import exit_code_of
 from bench.suite import Step
 
 # Of the short suite, so that the budget table is whole.
@@ -52,18 +50,9 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     options = parse_options()
-    earlier = suite.earlier_run(options)
-    begin = time.monotonic()
-    with open_session(suite.chosen_contenders(options, ALL)) as session:
-        described = environment(session.bench.pinning, session.versions)
-        progress = Progress(quiet=options.quiet)
-        steps = plan(session.bench, options, progress)
-        progress.expect(sum(step.seconds for step in steps))
-        results = suite.run_steps(steps, progress)
-        ran = {step.serves for step in steps}
-        rows = [row for row in ROWS if ran.issuperset(row.steps)]
-        seconds = time.monotonic() - begin
-        document, path, _ = suite.finish("full", session, results, described, options, earlier, seconds, rows)
+    document, path, _ = suite.run(
+        "full", options, ALL, plan, lambda ran: [row for row in ROWS if ran.issuperset(row.steps)]
+    )
     if pictures := draw(document, path.with_suffix(".pictures")):
         print("Pictures:", *pictures, sep="\n  ")
     return 1 if document["invalid"] else 0

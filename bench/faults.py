@@ -39,7 +39,7 @@ class Stage:
     figures: dict[str, float]
 
     def wait(self, seconds: float) -> None:
-        """Lets the load go on; BenchError if it ended or the proxy did."""
+        """Lets the load go on; BenchError if it ended."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if not self.load.running():

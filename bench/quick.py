@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 
 from bench import suite
-from bench.environment import environment
 from bench.harness.place import BenchError
 from bench.measure import Bench
 from bench.progress import Progress
-from bench.rows import ROWS
+from bench.rows import ROWS, Row
 from bench.scenarios import QUICK
-from bench.session import exit_code_of, open_session
+from bench.session import exit_code_of
 from bench.suite import Step
 
 CONTENDERS = ("floor", "fastmesh", "nginx", "haproxy")
@@ -45,24 +43,12 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     options = parse_options()
-    earlier = suite.earlier_run(options)
-    begin = time.monotonic()
-    with open_session(suite.chosen_contenders(options, CONTENDERS)) as session:
-        described = environment(session.bench.pinning, session.versions)
-        progress = Progress(quiet=options.quiet)
-        steps = plan(session.bench, options, progress)
-        progress.expect(sum(step.seconds for step in steps))
-        results = suite.run_steps(steps, progress)
-        ran = {step.serves for step in steps}
-        rows = [
-            row
-            for row in ROWS
-            if ran.intersection(row.steps) and (not options.row or row.name in options.row)
-        ]
-        seconds = time.monotonic() - begin
-        document, _, judged = suite.finish(
-            "quick", session, results, described, options, earlier, seconds, rows
-        )
+
+    def rows_of(ran: set[str]) -> list[Row]:
+        asked = [row for row in ROWS if not options.row or row.name in options.row]
+        return [row for row in asked if ran.intersection(row.steps)]
+
+    document, _, judged = suite.run("quick", options, CONTENDERS, plan, rows_of)
     bad = [item for item in judged if item.verdict not in ("ok", "GOAL")]
     if options.check and not judged:
         raise BenchError("--check: no row was run; leave --row or --scenario out")

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from bench.changes import change_under_load
 from bench.compare import Document, compared, load
 from bench.contenders import CONTENDERS, Contender, fastmesh_python, parse_peer, with_peers
+from bench.environment import environment
 from bench.faults import Case, estimate_case, run_case
 from bench.gauges import connection_memory, idle_memory, system_calls
 from bench.harness.place import RESULTS, ROOT, BenchError
@@ -23,7 +24,7 @@ from bench.progress import Progress
 from bench.report import as_json, as_text, write_json
 from bench.rows import ROWS, SUBJECT, Judged, Results, Row, judge_all
 from bench.scenarios import SMALL, LatencyScenario, Scenario
-from bench.session import Session
+from bench.session import Session, open_session
 
 CHANGES = 100
 _Load = TypeVar("_Load", Scenario, LatencyScenario)
@@ -201,6 +202,27 @@ def in_rounds(scenario: _Load, options: argparse.Namespace) -> _Load:
     return replace(
         scenario, rounds=options.rounds or scenario.rounds, seconds=options.seconds or scenario.seconds
     )
+
+
+def run(
+    suite: str,
+    options: argparse.Namespace,
+    contenders: Sequence[str],
+    plan: Callable[[Bench, argparse.Namespace, Progress], list[Step]],
+    rows_of: Callable[[set[str]], list[Row]],
+) -> tuple[dict[str, Any], Path, list[Judged]]:
+    """A whole run: the planned steps, then the rows that `rows_of` makes of what they served; as `finish`."""
+    earlier = earlier_run(options)
+    begin = time.monotonic()
+    with open_session(chosen_contenders(options, contenders)) as session:
+        described = environment(session.bench.pinning, session.versions)
+        progress = Progress(quiet=options.quiet)
+        steps = plan(session.bench, options, progress)
+        progress.expect(sum(step.seconds for step in steps))
+        results = run_steps(steps, progress)
+        rows = rows_of({step.serves for step in steps})
+        seconds = time.monotonic() - begin
+        return finish(suite, session, results, described, options, earlier, seconds, rows)
 
 
 def finish(
