@@ -64,6 +64,7 @@ class DataPlane:
         self._reader = Reader(self._engine)
         self._running = False
         self._changing = threading.Lock()
+        self._verdicts: Mapping[SlotKey, bool] = {}
         self._down: set[SlotKey] = set()
         self._health_changes = 0
         self._slow = 0
@@ -71,12 +72,30 @@ class DataPlane:
 
     # ------------------------------------------------------------ configuration
 
-    def apply(self, config: Config, resolved: Mapping[str, tuple[Address, ...]]) -> ApplyResult:
+    def apply(
+        self,
+        config: Config,
+        resolved: Mapping[str, tuple[Address, ...]],
+        verdicts: Mapping[SlotKey, bool] | None = None,
+    ) -> ApplyResult:
         """Puts a configuration in force. The first call binds the listeners.
 
-        Raises StartError, a line for each address that cannot be bound; what was in force stays so."""
+        ``verdicts`` says of new endpoints, of services with active checks, whether they may be used; one
+        without a verdict waits for `set_health`. Raises StartError, a line for each address that cannot be
+        bound; what was in force stays so."""
         with self._changing:
+            self._verdicts = verdicts or {}
             return self._apply(config, resolved)
+
+    def set_health(self, verdicts: Mapping[SlotKey, bool]) -> None:
+        """What active checks found: an endpoint that is not healthy is given no requests.
+
+        Endpoints that are not in force are ignored. Waits for a change in progress."""
+        with self._changing:
+            for key, healthy in verdicts.items():
+                slot = self._slots.of.get(key)
+                if slot is not None:
+                    self._engine.slot_mark(slot.index, unhealthy=not healthy)
 
     def _apply(self, config: Config, resolved: Mapping[str, tuple[Address, ...]]) -> ApplyResult:
         self._recycle()
@@ -91,6 +110,7 @@ class DataPlane:
                 for name in endpoints
                 if endpoints[name] != self._endpoints.get(name)
             )
+        self._forget_checks(config)
         generation = self._publish(config, endpoints)
         self._wait(lambda: self._engine.adopted() >= generation)
         self._retire_slots(endpoints, generation)
@@ -100,6 +120,14 @@ class DataPlane:
         self._endpoints = endpoints
         self._reader.view = self._make_view(config, endpoints)
         return ApplyResult(True, tuple(changes), (), generation)
+
+    def _forget_checks(self, config: Config) -> None:
+        """A service that is not checked any more has no unhealthy endpoints."""
+        before = self._config.services if self._config is not None else {}
+        for name, service in config.services.items():
+            if service.health is None and name in before and before[name].health is not None:
+                for _, text, _ in self._endpoints[name]:
+                    self._engine.slot_mark(self._slots.of[name, text].index, unhealthy=False)
 
     def _recycle(self) -> None:
         """What nobody uses any more is freed, and its numbers can be given again."""
@@ -164,15 +192,17 @@ class DataPlane:
         built = self._services.get(service.name)
         if built is not None and built.source == source:
             return built
-        slots = [(self._slot(service.name, index, *endpoint[:2]), endpoint[2]) for endpoint in endpoints]
+        slots = [(self._slot(service, index, *endpoint[:2]), endpoint[2]) for endpoint in endpoints]
         return _Built(self._engine.build_service(service_spec(service, index, slots)), source)
 
-    def _slot(self, service: str, service_index: int, address: Address, text: str) -> int:
-        slot, fresh = self._slots.give((service, text))
+    def _slot(self, service: Service, service_index: int, address: Address, text: str) -> int:
+        slot, fresh = self._slots.give((service.name, text))
         if fresh:
             self._engine.slot_define(
                 slot.index, slot.generation, service_index, pack_address(address), text.encode()
             )
+            if service.health is not None and not self._verdicts.get((service.name, text), False):
+                self._engine.slot_mark(slot.index, unhealthy=True)
         return slot.index
 
     def _listener_block(self, listener: Listener, config: Config) -> _Built:

@@ -161,11 +161,24 @@ class Timeouts(Struct, frozen=True):
     total: float | None = None
 
 
+RetryOn = Literal["connect-failure", "reset", "timeout"]
+
+
 class Retries(Struct, frozen=True):
-    """At most `attempts` retries after the first send, and at most the share `budget` of all requests."""
+    """At most `attempts` retries after the first send of an exchange.
+
+    `budget` (None: none) is the most that all retries of the service may be of its requests in flight, at
+    least 3. `on` and `codes` say after what: a connection that could not be opened, one that broke (or made no
+    sense) before a response, a time-out, a status code. `per_try` are seconds until a response's head, of each
+    attempt. `retry_unsafe`: also what is not idempotent and may have reached an endpoint.
+    """
 
     attempts: int = 2
     budget: float | None = 0.2
+    on: tuple[RetryOn, ...] = ("connect-failure", "reset")
+    codes: tuple[int, ...] = (503,)
+    per_try: float | None = None
+    retry_unsafe: bool = False
 
 
 class Upstream(Struct, frozen=True):
@@ -176,26 +189,88 @@ class Upstream(Struct, frozen=True):
     max_age: float | None = None
 
 
-class Health(Struct, frozen=True):
-    """Active checks by HTTP: healthy and unhealthy are checks in a row, the rest seconds."""
+class BodyMatch(Struct, frozen=True):
+    """What an answer's body must hold: a text, or what a regular expression finds."""
 
+    text: str
+    regex: bool = False
+
+
+class Health(Struct, frozen=True):
+    """Active checks. `healthy` and `unhealthy` are checks in a row; `interval` and `timeout` seconds.
+
+    `host` None: the endpoint's address. `headers` are (name, value). `expect` are inclusive ranges of status
+    codes. `port` None: the endpoint's. With fewer healthy than the share `panic` of all endpoints (None: never)
+    all are used.
+    """
+
+    type: Literal["http", "tcp"] = "http"
     path: str = "/"
+    method: str = "GET"
+    host: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    expect: tuple[tuple[int, int], ...] = ((200, 399),)
+    body: BodyMatch | None = None
+    port: int | None = None
     interval: float = 2.0
     timeout: float = 1.0
     healthy: int = 2
     unhealthy: int = 3
+    panic: float | None = None
+
+
+class OutlierDetection(Struct, frozen=True):
+    """When an endpoint is left out because of what its answers were.
+
+    `consecutive_5xx` and `consecutive_gateway_errors` (502, 503, 504, broken connections and time-outs) count
+    in a row; None switches one off. `success_rate`: how much lower than its peers' an endpoint's share of
+    successes may be over `interval` seconds. It is left out for `base_ejection_time` seconds, each time in a
+    row twice as long, at most `max_ejection_time`. No more than the share `max_ejected` of a service's endpoints
+    (rounded up) is left out so, and never all.
+    """
+
+    consecutive_5xx: int | None = 5
+    consecutive_gateway_errors: int | None = 3
+    success_rate: float | None = 0.1
+    interval: float = 5.0
+    base_ejection_time: float = 1.0
+    max_ejection_time: float = 30.0
+    max_ejected: float = 0.5
+
+
+class ServiceLimits(Struct, frozen=True):
+    """What a service may be used for at most over all workers; None: no limit.
+
+    `queue` requests may wait up to `queue_timeout` seconds for one in flight to end. The two of `endpoint` hold
+    for each endpoint.
+    """
+
+    connections: int | None = None
+    requests: int | None = None
+    queue: int = 0
+    queue_timeout: float = 5.0
+    endpoint_connections: int | None = None
+    endpoint_requests: int | None = None
 
 
 class Endpoint(Struct, frozen=True, gc=False):
-    """One place that a service can be reached at. Weight 0: gets no new requests."""
+    """One place that a service can be reached at. Weight 0: gets no new requests.
+
+    Requests go to `priority` 0 as long as enough of it can be used, then to 1 and so on.
+    """
 
     address: Address
     weight: int = 1
     labels: tuple[tuple[str, str], ...] = ()
+    priority: int = 0
 
 
 class Service(Struct, frozen=True):
-    """A set of endpoints and how to use them; `defaults` of the file are already merged in."""
+    """A set of endpoints and how to use them; `defaults` of the file are already merged in.
+
+    `outlier_detection` None: only endpoints that take no connections are left out. `slow_start` are the seconds
+    in which a new or recovered endpoint comes to its full share.
+    """
 
     name: str
     endpoints: tuple[Endpoint, ...] = ()
@@ -205,6 +280,9 @@ class Service(Struct, frozen=True):
     upstream: Upstream = Upstream()
     health: Health | None = None
     send_proxy: Literal["v1", "v2"] | None = None
+    outlier_detection: OutlierDetection | None = OutlierDetection()
+    limits: ServiceLimits = ServiceLimits()
+    slow_start: float | None = None
 
 
 class Secrets(Struct, frozen=True):
