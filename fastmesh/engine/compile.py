@@ -18,16 +18,20 @@ from fastmesh.model import (
     Config,
     Forward,
     Listener,
+    OutlierDetection,
     Redirect,
     Respond,
     Route,
     Service,
+    ServiceLimits,
 )
 
 Spec = dict[str, Any]
 Endpoints = tuple[tuple[Address, str, int], ...]  # address, its canonical text, weight
 
 UNSET_MS = 0xFFFFFFFF
+_UNLIMITED = 0xFFFFFFFF
+_RETRY_ON = {"connect-failure": 1, "reset": 2, "timeout": 4}
 _LONGEST_MS = 0x7FFFFFFF
 _POLICIES = {"round_robin": 0, "random": 1, "least_request": 2, "ring_hash": 3, "maglev": 4}
 _KEY_KINDS = {"source_ip": 0, "path": 1, "header": 2, "cookie": 3, "query": 4}
@@ -80,6 +84,44 @@ def service_spec(service: Service, index: int, slots: list[tuple[int, int]]) -> 
         "pool_idle_ms": milliseconds(service.upstream.idle),
         "keepalive": service.upstream.keepalive,
         "send_proxy": {None: 0, "v1": 1, "v2": 2}[service.send_proxy],
+        "max_age_ms": milliseconds(service.upstream.max_age),
+        **_failures_spec(service),
+        **_limits_spec(service.limits),
+    }
+
+
+def _failures_spec(service: Service) -> Spec:
+    """Retries, and when an endpoint is left out. Counts of 0 switch a rule off."""
+    retries = service.retries
+    outliers = service.outlier_detection
+    detected = outliers or OutlierDetection(consecutive_5xx=None, consecutive_gateway_errors=None)
+    return {
+        "retry_attempts": retries.attempts,
+        "retry_budget": _UNLIMITED if retries.budget is None else round(retries.budget * 1000),
+        "retry_on": sum(_RETRY_ON[condition] for condition in set(retries.on)),
+        "retry_codes": list(retries.codes),
+        "retry_unsafe": retries.retry_unsafe,
+        "per_try_ms": milliseconds(retries.per_try),
+        "eject_5xx": detected.consecutive_5xx or 0,
+        "eject_gateway": detected.consecutive_gateway_errors or 0,
+        "eject_base_ms": milliseconds(detected.base_ejection_time),
+        "eject_max_ms": milliseconds(detected.max_ejection_time),
+        "eject_most": round(detected.max_ejected * 1000),
+        "slow_start_ms": milliseconds(service.slow_start),
+    }
+
+
+def _limits_spec(limits: ServiceLimits) -> Spec:
+    def most(count: int | None) -> int:
+        return _UNLIMITED if count is None else count
+
+    return {
+        "limit_requests": most(limits.requests),
+        "limit_connections": most(limits.connections),
+        "limit_endpoint_requests": most(limits.endpoint_requests),
+        "limit_endpoint_connections": most(limits.endpoint_connections),
+        "limit_queue": limits.queue,
+        "queue_ms": milliseconds(limits.queue_timeout),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -11,12 +12,19 @@ from functools import partial
 from msgspec import Struct
 
 from fastmesh._native.core.engine import Block, Engine
-from fastmesh.engine.compile import Endpoints, Spec, listener_spec, resolve_endpoints, service_spec
+from fastmesh.engine.compile import (
+    Endpoints,
+    Spec,
+    listener_spec,
+    milliseconds,
+    resolve_endpoints,
+    service_spec,
+)
 from fastmesh.engine.numbering import Numbers, SlotKey, Slots, pack_address
-from fastmesh.engine.reading import Reader, View
+from fastmesh.engine.reading import Ejection, Reader, View
 from fastmesh.engine.sockets import Listening, open_listening
 from fastmesh.errors import StartError
-from fastmesh.model import Address, Config, Forward, Listener, Service
+from fastmesh.model import Address, Config, Forward, Listener, OutlierDetection, Service
 from fastmesh.model.stats import Stats
 from fastmesh.registry.diff import changes as changes_between
 
@@ -65,7 +73,7 @@ class DataPlane:
         self._running = False
         self._changing = threading.Lock()
         self._verdicts: Mapping[SlotKey, bool] = {}
-        self._down: set[SlotKey] = set()
+        self._left_out: dict[SlotKey, Ejection] = {}
         self._health_changes = 0
         self._slow = 0
         self._ledger: dict[str, int] = {}
@@ -94,8 +102,39 @@ class DataPlane:
         with self._changing:
             for key, healthy in verdicts.items():
                 slot = self._slots.of.get(key)
-                if slot is not None:
-                    self._engine.slot_mark(slot.index, unhealthy=not healthy)
+                if slot is None:
+                    continue
+                was_out = self._engine.slot_health(slot.index) >> 32 & 1
+                self._engine.slot_mark(slot.index, unhealthy=not healthy)
+                if healthy and was_out:
+                    self._ramp(key)
+
+    def eject(self, service: str, address: str) -> bool:
+        """Leaves an endpoint out for its success rate, as long as `outlier_detection` says.
+
+        False: it is left out already, or no more may be."""
+        with self._changing:
+            slot = self._slots.of.get((service, address))
+            rules = self._rules(service)
+            if slot is None or rules is None:
+                return False
+            count = len(self._endpoints[service])
+            out = sum(1 for name, _ in self._reader.left_out() if name == service)
+            if out >= min(math.ceil(count * rules.max_ejected), count - 1):
+                return False
+            return self._engine.slot_eject(
+                slot.index, milliseconds(rules.base_ejection_time), milliseconds(rules.max_ejection_time)
+            )
+
+    def _rules(self, service: str) -> OutlierDetection | None:
+        found = self._config.services.get(service) if self._config is not None else None
+        return None if found is None else found.outlier_detection
+
+    def _ramp(self, key: SlotKey) -> None:
+        """The slow start of an endpoint that is new or back, if its service has one."""
+        service = self._config.services.get(key[0]) if self._config is not None else None
+        if service is not None and service.slow_start is not None:
+            self._engine.slot_ramp(self._slots.of[key].index, milliseconds(service.slow_start))
 
     def _apply(self, config: Config, resolved: Mapping[str, tuple[Address, ...]]) -> ApplyResult:
         self._recycle()
@@ -201,6 +240,8 @@ class DataPlane:
             self._engine.slot_define(
                 slot.index, slot.generation, service_index, pack_address(address), text.encode()
             )
+            if service.slow_start is not None and self._endpoints.get(service.name):
+                self._engine.slot_ramp(slot.index, milliseconds(service.slow_start))
             if service.health is not None and not self._verdicts.get((service.name, text), False):
                 self._engine.slot_mark(slot.index, unhealthy=True)
         return slot.index
@@ -283,21 +324,25 @@ class DataPlane:
             self._changing.release()
 
     def _endpoint_news(self) -> tuple[str, ...]:
+        for slot in self._reader.ramps():
+            self._engine.slot_ramp(slot, 0)
         changes, _, _ = self._engine.noticed()
-        if changes == self._health_changes and not self._down:
+        if changes == self._health_changes and not self._left_out:
             return ()
         self._health_changes = changes
-        down = self._reader.down_endpoints()
-        known = set(self._slots.of)
+        now = self._reader.left_out()
+        before = self._left_out
         news = [
-            f"service {name}: endpoint {text} is down: it takes no connections"
-            for name, text in sorted(down - self._down)
+            f"service {name}: endpoint {text} is left out for {ejection.seconds:g} s: {ejection.reason}"
+            for (name, text), ejection in sorted(now.items())
+            if (name, text) not in before or before[name, text].times != ejection.times
         ]
         news += [
-            f"service {name}: endpoint {text} is tried again"
-            for name, text in sorted((self._down - down) & known)
+            f"service {name}: endpoint {text} is back"
+            for name, text in sorted(before.keys() - now.keys())
+            if (name, text) in self._slots.of
         ]
-        self._down = down
+        self._left_out = now
         return tuple(news)
 
     def _slow_turns(self) -> tuple[str, ...]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from array import array
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
-from fastmesh._native.core.engine import Engine
+from fastmesh._native.core.engine import Engine, error_text
 from fastmesh.model.histogram import HDR_COUNTS
 from fastmesh.model.stats import (
     EndpointState,
@@ -29,6 +29,18 @@ _EMPTY_HDR = bytes(8 * HDR_COUNTS)
 _DOWN_UNTIL = 0xFFFFFFFF
 _UNHEALTHY = 1 << 32
 _DRAINING = 1 << 33
+_SHARE_SHIFT = 40
+_REASON_STATUS = 1000
+_REASON_SUCCESS_RATE = 2000
+_REASON_SLOW = 2001
+
+
+class Ejection(NamedTuple):
+    """How often an endpoint was left out, for how many seconds the last time, and why."""
+
+    times: int
+    seconds: float
+    reason: str
 
 
 class View(Struct, frozen=True):
@@ -54,9 +66,22 @@ def endpoint_state(health: int, now_ms: int) -> EndpointState:
     if health & _UNHEALTHY:
         return "unhealthy"
     down_until = health & _DOWN_UNTIL
-    if down_until and 0 < (down_until - now_ms) & _DOWN_UNTIL < 1 << 31:
-        return "down"
-    return "up"
+    if not down_until:
+        return "up"
+    return "down" if 0 < (down_until - now_ms) & _DOWN_UNTIL < 1 << 31 else "half_open"
+
+
+def ejection_reason(number: int) -> str:
+    """Why an endpoint was left out, from the number in its slot (see ``net/health.pxd``)."""
+    if number == 0:
+        return ""
+    if number == _REASON_SUCCESS_RATE:
+        return "its success rate was far below that of its peers"
+    if number == _REASON_SLOW:
+        return "clients gave up waiting for its answers"
+    if number >= _REASON_STATUS:
+        return f"it answered {number - _REASON_STATUS}"
+    return error_text(number).rstrip(".").replace("The endpoint", "it", 1)
 
 
 class Reader:
@@ -66,7 +91,7 @@ class Reader:
         self._engine = engine
         self.view = View()
         self._pair_base: dict[tuple[str, str], tuple[dict[int, int], bytes]] = {}
-        self._service_base: dict[str, bytes] = {}
+        self._service_base: dict[str, tuple[bytes, tuple[int, ...]]] = {}
         self._listener_base: dict[str, tuple[int, int, int]] = {}
 
     # ------------------------------------------------------------ numbers that change hands
@@ -81,7 +106,7 @@ class Reader:
         self._service_base.pop(name, None)
         found = self._engine.service(number)
         if found is not None:
-            self._service_base[name] = found
+            self._service_base[name] = found, self._engine.service_use(number)
 
     def rebase_listener(self, name: str, number: int) -> None:
         _, total, received, sent = self._engine.listener(number)
@@ -102,14 +127,26 @@ class Reader:
             generation=self._engine.generation,
         )
 
-    def down_endpoints(self) -> set[tuple[str, str]]:
-        """(service, address) of the endpoints that are marked down just now."""
-        now_ms = time.monotonic_ns() // 1_000_000
+    def ejection(self, slot: int) -> Ejection:
+        count, _, for_ms, reason = self._engine.ejection(slot)
+        return Ejection(count, for_ms / 1000, ejection_reason(reason))
+
+    def left_out(self) -> dict[tuple[str, str], Ejection]:
+        """The endpoints that are left out just now, or wait for the request that finds out whether they are back,
+        by (service, address)."""
         return {
-            (service, address)
+            (service, address): self.ejection(slot)
             for service, address, slot, _ in self.view.endpoints
-            if endpoint_state(self._engine.slot_health(slot), now_ms) == "down"
+            if self._engine.slot_health(slot) & _DOWN_UNTIL
         }
+
+    def ramps(self) -> list[int]:
+        """Slots with a slow start in progress."""
+        return [
+            slot
+            for _, _, slot, _ in self.view.endpoints
+            if (self._engine.slot_health(slot) >> _SHARE_SHIFT) & 0xFF
+        ]
 
     def _pairs(self, view: View) -> tuple[PairStats, ...]:
         pairs = []
@@ -131,17 +168,32 @@ class Reader:
         services = []
         for name, number in view.services.items():
             counts = self._engine.service(number) or _EMPTY_HDR
+            retries, refused, limited, in_flight, _, queued, connections = self._engine.service_use(number)
             base = self._service_base.get(name)
             if base is not None:
-                counts = _subtract(counts, base)
-            services.append(ServiceStats(name, Histogram("hdr", counts)))
+                counts = _subtract(counts, base[0])
+                retries, refused, limited = retries - base[1][0], refused - base[1][1], limited - base[1][2]
+            services.append(
+                ServiceStats(
+                    name,
+                    Histogram("hdr", counts),
+                    retries=retries,
+                    retries_refused=refused,
+                    limited=limited,
+                    in_flight=in_flight,
+                    queued=queued,
+                    connections=connections,
+                )
+            )
         return tuple(services)
 
     def _endpoints(self, view: View) -> tuple[EndpointStats, ...]:
         now_ms = time.monotonic_ns() // 1_000_000
         endpoints = []
         for service, address, slot, weight in view.endpoints:
-            health, in_flight, connections, idle, requests, failures, counts = self._engine.endpoint(slot)
+            found = self._engine.endpoint(slot)
+            health, in_flight, connections, idle, requests, failures, answers_5xx, counts = found
+            ejection = self.ejection(slot)
             endpoints.append(
                 EndpointStats(
                     service=service,
@@ -154,6 +206,9 @@ class Reader:
                     requests=requests,
                     failures=failures,
                     latency=Histogram("small", counts),
+                    answers_5xx=answers_5xx,
+                    ejections=ejection.times,
+                    reason=ejection.reason,
                 )
             )
         return tuple(endpoints)

@@ -10,7 +10,8 @@ from typing import Literal
 from msgspec import Struct
 
 HistogramLayout = Literal["hdr", "small"]
-EndpointState = Literal["up", "down", "unhealthy", "draining"]
+# half_open: it was left out, and one request may find out whether it is back
+EndpointState = Literal["up", "down", "half_open", "unhealthy", "draining"]
 
 
 class Histogram(Struct, frozen=True):
@@ -34,14 +35,29 @@ class PairStats(Struct, frozen=True):
 
 
 class ServiceStats(Struct, frozen=True):
-    """How long the endpoints of one service took, from the request sent to the response's end."""
+    """How long the endpoints of one service took, from the request sent to the response's end, and what became
+    of requests that needed more than one.
+
+    `retries_refused` were not made because the budget was spent; `limited` requests were refused because a
+    limit of the service was reached. `in_flight`, `queued` and `connections` are of this moment.
+    """
 
     service: str
     upstream_duration: Histogram
+    retries: int = 0
+    retries_refused: int = 0
+    limited: int = 0
+    in_flight: int = 0
+    queued: int = 0
+    connections: int = 0
 
 
 class EndpointStats(Struct, frozen=True):
-    """One endpoint of one service, summed over the workers."""
+    """One endpoint of one service, summed over the workers.
+
+    `answers_5xx` are its answers of 500 and above, `failures` attempts without an answer, `ejections` how often
+    it was left out; `reason` says why the last time (empty: never).
+    """
 
     service: str
     address: str
@@ -53,6 +69,9 @@ class EndpointStats(Struct, frozen=True):
     requests: int
     failures: int
     latency: Histogram
+    answers_5xx: int = 0
+    ejections: int = 0
+    reason: str = ""
 
 
 class ListenerStats(Struct, frozen=True):

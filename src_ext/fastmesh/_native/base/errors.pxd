@@ -27,6 +27,8 @@ cdef extern from "../base/fm_errors.h" nogil:
         FM_E_OVERLOADED
         FM_E_DRAINING
         FM_E_NO_MEMORY
+        FM_E_TOO_MANY_REQUESTS
+        FM_E_QUEUE_TIMEOUT
         FM_E_CONNECT_REFUSED
         FM_E_CONNECT_TIMEOUT
         FM_E_UPSTREAM_RESET

@@ -29,12 +29,14 @@
     X(FM_E_OVERLOADED, 23, 'O', 0, 503, "overloaded", "The proxy is overloaded.")                                             \
     X(FM_E_DRAINING, 24, 'O', 0, 503, "draining", "The proxy is shutting down.")                                              \
     X(FM_E_NO_MEMORY, 25, 'O', 0, 503, "overloaded", "The proxy is out of memory.")                                           \
+    X(FM_E_TOO_MANY_REQUESTS, 26, 'O', 0, 503, "too_many_requests", "The service has as many requests in flight as it may.")  \
+    X(FM_E_QUEUE_TIMEOUT, 27, 'O', 0, 503, "queue_timeout", "The request waited too long for its turn.")                      \
     X(FM_E_CONNECT_REFUSED, 30, 'U', 1, 502, "connect_refused", "The endpoint refused the connection.")                       \
     X(FM_E_CONNECT_TIMEOUT, 31, 'U', 1, 504, "connect_timeout", "The endpoint did not accept the connection in time.")        \
     X(FM_E_UPSTREAM_RESET, 32, 'U', 1, 502, "upstream_reset", "The endpoint reset the connection.")                           \
     X(FM_E_UPSTREAM_CLOSED, 33, 'U', 1, 502, "upstream_closed", "The endpoint closed the connection before it answered.")     \
-    X(FM_E_UPSTREAM_TIMEOUT, 34, 'U', 0, 504, "upstream_timeout", "The endpoint did not answer in time.")                     \
-    X(FM_E_UPSTREAM_MALFORMED, 35, 'U', 0, 502, "upstream_malformed", "The endpoint sent a malformed response.")
+    X(FM_E_UPSTREAM_TIMEOUT, 34, 'U', 1, 504, "upstream_timeout", "The endpoint did not answer in time.")                     \
+    X(FM_E_UPSTREAM_MALFORMED, 35, 'U', 1, 502, "upstream_malformed", "The endpoint sent a malformed response.")
 
 /* How many slots a table indexed by error value needs. */
 #define FM_ERROR_LIMIT 64

@@ -12,13 +12,28 @@ cdef enum:
     OUT_BYTES = 131072  # a head and a whole scratch behind it
 
     REPLAY_BYTES = 65536  # a request larger than this is not kept for a second attempt
-    TRIED_MAX = 4
+    TRIED_MAX = 12  # and so 10 retries at most
     LINGER_MS = 2000  # a staged close waits this long for the peer's FIN
     LINGER_BYTES = 16777216  # an upload in full flight must get to read why it was refused
     ACCEPT_RETRY_MS = 100  # after EMFILE
 
-    DOWN_FIRST_MS = 1000  # passive down-marking: 1 s, 2 s, 4 s ... 30 s
-    DOWN_MAX_MS = 30000
+    RETRIES_LEAST = 3  # in flight, whatever the budget
+    RETRY_WAIT_MS = 250  # for the budget, while another endpoint is left
+    BACKOFF_FIRST_MS = 25  # full jitter: anything up to it, then up to twice as long …
+    BACKOFF_MAX_MS = 250
+    WAITING_PER_TURN = 256
+    WAITING_POLL_MS = 8  # what other workers give back is looked for as often
+    PROBE_PATIENCE_MS = 100  # a half-open endpoint gets this and SLOW_TIMES the usual time to begin its answer
+    PROBE_LEASE_MOST_MS = 10000  # a probe that long without a result: another one
+    PROBE_SKIPS = 4  # half-open endpoints that one pick passes over
+    PROBE_LATE_MS = 1000  # so long only requests that can be repeated probe; then any
+    SLOW_TIMES = 8  # so many times the usual time is slow
+    SLOW_LEAST_MS = 100
+    RAMP_FIRST_SHARE = 26  # of 255: a slow start begins with a tenth
+    IDLE_SEEN_LEAST_MS = 1000  # younger idle connections that an endpoint closes say nothing
+    IDLE_SEEN_APART_MS = 250
+    IDLE_LIMIT_VALID_MS = 60000
+    IDLE_MARGIN_MS = 500  # idle connections go so long before the endpoint would close them, or an eighth of its time
 
     PIPE_BYTES = 1048576  # asked for; the kernel may give less
     PIPES_MAX = 64  # a worker

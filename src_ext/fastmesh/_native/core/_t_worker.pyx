@@ -285,7 +285,12 @@ cdef class Worker:
             "slot_in_flight": slot.in_flight,
             "requests": ep.requests,
             "failures": ep.failures,
-            "fails": ep.fails,
+            "answers_5xx": ep.answers_5xx,
+            "bad_5xx": slot.bad_5xx,
+            "bad_gateway": slot.bad_gateway,
+            "ejections": slot.ejected_total,
+            "reason": slot.reason,
+            "share": (slot.health >> 40) & 0xFF,
             "down_ms": until - <uint32_t> self.w.now_ms if until else 0,
         }
 

@@ -8,10 +8,12 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 from posix.stdlib cimport posix_memalign
 
+from fastmesh._native.base.limits cimport TRIED_MAX
 from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.lb.lb cimport lb_del, lb_new
 from fastmesh._native.lb.lb_t cimport LB_MAGLEV, LB_RING_HASH, lb_options_t
 from fastmesh._native.net.snap_t cimport (
+    UNLIMITED,
     action_t,
     block_ref_t,
     hash_key_t,
@@ -95,6 +97,38 @@ cdef int service_fill_lb(service_t *service, dict spec, table_t *slots) except -
     return 0
 
 
+cdef int service_fill_failures(service_t *service, dict spec) except -1:
+    """Retries and the leaving out of endpoints. ``retry_codes``: statuses from 400 to 599."""
+    service.retry_attempts = min(spec["retry_attempts"], TRIED_MAX - 2)  # the first send and a repaired one
+    service.retry_on = spec["retry_on"]
+    service.retry_unsafe = spec["retry_unsafe"]
+    service.retry_budget = spec["retry_budget"]
+    service.per_try_ms = spec["per_try_ms"]
+    for code in spec["retry_codes"]:
+        service.retry_codes[(code - 400) >> 3] |= 1 << (code & 7)
+    service.eject_5xx = spec["eject_5xx"]
+    service.eject_gateway = spec["eject_gateway"]
+    service.eject_base_ms = spec["eject_base_ms"]
+    service.eject_max_ms = spec["eject_max_ms"]
+    service.eject_most = spec["eject_most"]
+    service.slow_start_ms = spec["slow_start_ms"]
+    return 0
+
+
+cdef int service_fill_limits(service_t *service, dict spec) except -1:
+    service.limit_requests = spec["limit_requests"]
+    service.limit_connections = spec["limit_connections"]
+    service.limit_endpoint_requests = spec["limit_endpoint_requests"]
+    service.limit_endpoint_connections = spec["limit_endpoint_connections"]
+    service.limit_queue = spec["limit_queue"]
+    service.queue_ms = spec["queue_ms"]
+    service.limited = (
+        service.limit_requests != UNLIMITED or service.limit_connections != UNLIMITED
+        or service.limit_endpoint_requests != UNLIMITED or service.limit_endpoint_connections != UNLIMITED
+    )
+    return 0
+
+
 cdef service_t *service_new(dict spec, table_t *slots, unsigned int workers) except NULL:
     """A service's block; raises MemoryError or ValueError, and leaves nothing behind."""
     cdef service_t *service = <service_t *> zeroed(1, sizeof(service_t))
@@ -110,6 +144,9 @@ cdef service_t *service_new(dict spec, table_t *slots, unsigned int workers) exc
         service.pool_idle_ms = spec["pool_idle_ms"]
         service.keepalive = spec["keepalive"]
         service.send_proxy = spec["send_proxy"]
+        service.max_age_ms = spec["max_age_ms"]
+        service_fill_failures(service, spec)
+        service_fill_limits(service, spec)
         service_fill_keys(service, spec["keys"])
         service_fill_lb(service, spec, slots)
     except BaseException:

@@ -13,7 +13,7 @@ import os
 from fastmesh._native.base.errors cimport FM_ERROR_LIMIT, fm_error_info
 from fastmesh._native.base.hist cimport HIST_COUNTS, SMALL_HIST_COUNTS
 from fastmesh._native.base.ring cimport ring_dropped, ring_t
-from fastmesh._native.base.slot_t cimport SLOT_NAME_BYTES, SLOT_SOCKADDR_BYTES, slot_t
+from fastmesh._native.base.slot_t cimport SLOT_NAME_BYTES, SLOT_SHARED_BYTES, SLOT_SOCKADDR_BYTES, slot_t
 from fastmesh._native.core.access_writer cimport (
     access_writer_init,
     access_writer_run,
@@ -32,7 +32,9 @@ from fastmesh._native.core.mailbox cimport (
     mailbox_post,
 )
 from fastmesh._native.core.worker cimport worker_free, worker_init, worker_run
+from fastmesh._native.core.counters cimport Counters
 from fastmesh._native.lb.lb_t cimport lb_t
+from fastmesh._native.net.health cimport REASON_SUCCESS_RATE, health_eject, health_ramp_begin, health_ramp_step
 from fastmesh._native.net.snap_t cimport MAX_WORKERS, block_ref_t, listener_block_t, service_t, snap_t
 from fastmesh._native.net.table cimport table_get, table_set
 from fastmesh._native.net.worker_t cimport (
@@ -58,7 +60,15 @@ from fastmesh._native.sys.atomics cimport (
     fm_store_release_ptr,
     fm_store_release_u32,
 )
-from fastmesh._native.sys.os cimport EFD_CLOEXEC, EFD_NONBLOCK, epoll_create1, eventfd
+from fastmesh._native.sys.os cimport (
+    CLOCK_MONOTONIC,
+    EFD_CLOEXEC,
+    EFD_NONBLOCK,
+    clock_gettime,
+    epoll_create1,
+    eventfd,
+    timespec,
+)
 from fastmesh._native.sys.signals cimport fm_block_signals
 from fastmesh._native.sys.slowdown cimport FM_SLOWDOWN_NS
 
@@ -68,6 +78,20 @@ SLOWDOWN_NS = FM_SLOWDOWN_NS
 cdef enum: EPOLL_CLOEXEC_FLAG = 0o2000000
 cdef uint64_t HEALTH_UNHEALTHY = <uint64_t> 1 << 32
 cdef uint64_t HEALTH_DRAINING = <uint64_t> 1 << 33
+
+
+def error_text(int number):
+    """The one line that says what a data-plane error is; empty for a number that is none."""
+    if not 0 < number < FM_ERROR_LIMIT or fm_error_info[number].text == NULL:
+        return ""
+    return (<bytes> fm_error_info[number].text).decode()
+
+
+cdef uint32_t clock_ms() noexcept:
+    """The workers' clock, as health words have it."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <uint32_t> (<uint64_t> now.tv_sec * 1000 + <uint64_t> now.tv_nsec // 1000000)
 
 
 cdef bint lb_has_slot(const lb_t *lb, const slot_t *slot) noexcept:
@@ -92,14 +116,11 @@ cdef class Block:
         return self.service.refs if self.service != NULL else self.listener.refs
 
 
-cdef class Engine:
+cdef class Engine(Counters):
     """Workers and what they share. ``workers``: 1 to 256; ``connection_limit``: client connections over all workers.
 
     Life: make it, define slots, build blocks, ``publish``, run each worker in its thread, ``stop``, join, ``close``.
     """
-    cdef shared_t shared
-    cdef worker_t **workers
-    cdef readonly uint32_t worker_count
     cdef access_writer_t writer
     cdef ring_t **rings
     cdef uint8_t *writer_buffer
@@ -239,7 +260,7 @@ cdef class Engine:
             if not table_set(&self.shared.slots, index, slot):
                 raise ValueError(f"no more than {TABLE_ROOT * TABLE_LEAF} endpoints")
         name = name[:SLOT_NAME_BYTES]
-        fm_store_relaxed_u64(&slot.health, 0)
+        memset(slot, 0, SLOT_SHARED_BYTES)
         slot.index = index
         slot.service_index = service_index
         slot.sockaddr_len = <unsigned short> len(address)
@@ -264,6 +285,19 @@ cdef class Engine:
             word = fm_load_relaxed_u64(&slot.health)
             if fm_cas_u64(&slot.health, word, (word | set_bits) & ~clear_bits):
                 return
+
+    def slot_eject(self, uint32_t index, uint32_t base_ms, uint32_t max_ms):
+        """Leaves an endpoint out for its success rate; False: it is left out already."""
+        return health_eject(<slot_t *> table_get(&self.shared.slots, index), base_ms, max_ms, clock_ms(), REASON_SUCCESS_RATE, False)
+
+    def slot_ramp(self, uint32_t index, uint32_t ramp_ms):
+        """Begins a slow start, or with 0 moves one on that has begun."""
+        cdef slot_t *slot = <slot_t *> table_get(&self.shared.slots, index)
+        cdef uint64_t word = fm_load_relaxed_u64(&slot.health)
+        if ramp_ms:
+            health_ramp_begin(slot, ramp_ms, clock_ms(), word, word)
+        else:
+            health_ramp_step(slot, clock_ms())
 
     def slot_is_free(self, uint32_t index, uint64_t retired_in):
         """Whether every worker has adopted ``retired_in`` and has no connection and no request on the slot, and no request
@@ -446,129 +480,7 @@ cdef class Engine:
         """From now on every answer carries ``Connection: close``."""
         fm_store_relaxed_u32(&self.shared.draining, 1)
 
-    # ------------------------------------------------------------ statistics
-
-    def busy(self):
-        """Exchanges, tunnels and relays in progress."""
-        cdef uint32_t i
-        total = 0
-        for i in range(self.worker_count):
-            total += fm_load_relaxed_u64(&self.workers[i].busy)
-        return total
-
-    def noticed(self):
-        """(changes of endpoints' health, turns over 100 ms, the longest turn in µs) over all workers and all time."""
-        cdef uint32_t i
-        changes = slow = longest = 0
-        for i in range(self.worker_count):
-            changes += fm_load_relaxed_u64(&self.workers[i].health_changes)
-            slow += fm_load_relaxed_u64(&self.workers[i].slow_turns)
-            longest = max(longest, fm_load_relaxed_u64(&self.workers[i].longest_turn_us))
-        return changes, slow, longest
-
-    def slot_health(self, uint32_t index):
-        """The slot's health word (see ``base/slot_t.pxd``)."""
-        return fm_load_relaxed_u64(&(<slot_t *> table_get(&self.shared.slots, index)).health)
-
-    def pair(self, uint32_t index):
-        """(codes, counts) of a (listener, service) pair, or None before its first request."""
-        cdef uint32_t i, code
-        cdef pair_stats_t *pair
-        cdef uint64_t codes[600]
-        cdef uint64_t sums[HIST_COUNTS]
-        found = False
-        memset(codes, 0, sizeof(codes))
-        memset(sums, 0, sizeof(sums))
-        for i in range(self.worker_count):
-            pair = <pair_stats_t *> table_get(&self.workers[i].pairs, index)
-            if pair == NULL:
-                continue
-            found = True
-            for code in range(600):
-                codes[code] += fm_load_relaxed_u64(&pair.codes[code])
-            for code in range(HIST_COUNTS):
-                sums[code] += fm_load_relaxed_u64(&pair.duration[code])
-        if not found:
-            return None
-        return {code: codes[code] for code in range(600) if codes[code]}, (<char *> sums)[:sizeof(sums)]
-
-    def service(self, uint32_t index):
-        """The counts of a service's upstream durations, or None before its first request."""
-        cdef uint32_t i, j
-        cdef service_stats_t *stats
-        cdef uint64_t sums[HIST_COUNTS]
-        found = False
-        memset(sums, 0, sizeof(sums))
-        for i in range(self.worker_count):
-            stats = <service_stats_t *> table_get(&self.workers[i].services, index)
-            if stats == NULL:
-                continue
-            found = True
-            for j in range(HIST_COUNTS):
-                sums[j] += fm_load_relaxed_u64(&stats.upstream_duration[j])
-        return (<char *> sums)[:sizeof(sums)] if found else None
-
-    def endpoint(self, uint32_t index):
-        """(health word, in flight, connections, idle, requests, failures, latency counts) of a slot."""
-        cdef uint32_t i, j
-        cdef slot_t *slot = <slot_t *> table_get(&self.shared.slots, index)
-        cdef endpoint_t *ep
-        cdef uint64_t sums[SMALL_HIST_COUNTS]
-        cdef uint64_t requests = 0, failures = 0, connections = 0, idle = 0, in_flight = 0
-        memset(sums, 0, sizeof(sums))
-        for i in range(self.worker_count):
-            ep = <endpoint_t *> table_get(&self.workers[i].endpoints, index)
-            if ep == NULL or fm_load_acquire_u32(&ep.generation) != slot.generation:
-                continue
-            connections += fm_load_relaxed_u32(&ep.connections)
-            idle += fm_load_relaxed_u32(&ep.idle)
-            requests += fm_load_relaxed_u64(&ep.requests)
-            failures += fm_load_relaxed_u64(&ep.failures)
-            in_flight += fm_load_relaxed_u64(&ep.in_flight)
-            for j in range(SMALL_HIST_COUNTS):
-                sums[j] += fm_load_relaxed_u64(&ep.latency[j])
-        return (fm_load_relaxed_u64(&slot.health), in_flight, connections, idle, requests, failures,
-                (<char *> sums)[:sizeof(sums)])
-
-    def listener(self, uint32_t index):
-        """(active, total, bytes received, bytes sent)"""
-        cdef uint32_t i
-        cdef listener_stats_t *stats
-        active = total = received = sent = 0
-        for i in range(self.worker_count):
-            stats = <listener_stats_t *> table_get(&self.workers[i].listeners, index)
-            if stats != NULL:
-                active += fm_load_relaxed_u64(&stats.connections_active)
-                total += fm_load_relaxed_u64(&stats.connections_total)
-                received += fm_load_relaxed_u64(&stats.bytes_received)
-                sent += fm_load_relaxed_u64(&stats.bytes_sent)
-        return active, total, received, sent
-
-    def errors(self):
-        """Counts by public error code."""
-        cdef uint32_t i, error
-        counts = {}
-        for error in range(FM_ERROR_LIMIT):
-            if fm_error_info[error].public_name == NULL:
-                continue
-            name = (<bytes> fm_error_info[error].public_name).decode()
-            total = counts.get(name, 0)
-            for i in range(self.worker_count):
-                total += fm_load_relaxed_u64(&self.workers[i].errors[error])
-            counts[name] = total
-        return counts
-
-    def worker(self, uint32_t index):
-        """(connections, exchanges, turns, longest turn in µs, generation, ledger)"""
-        cdef worker_t *w = self.workers[index]
-        ledger = {
-            "connections": fm_load_relaxed_u64(&w.conns_live) - 1,  # without the mailbox
-            "exchanges": fm_load_relaxed_u64(&w.exchanges.live),
-            "buffers": fm_load_relaxed_u64(&w.bufs.live),
-            "pipes": fm_load_relaxed_u64(&w.pipes_live),
-        }
-        return (ledger["connections"], fm_load_relaxed_u64(&w.busy), fm_load_relaxed_u64(&w.turns),
-                fm_load_relaxed_u64(&w.longest_turn_us), fm_load_acquire_u64(&w.adopted_generation), ledger)
+    # ------------------------------------------------------------ looking
 
     def ledger(self):
         """Living native objects by kind; after the workers have returned each is 0."""

@@ -14,6 +14,7 @@ from fastmesh._native.base.limits cimport (
     SCRATCH_HEADROOM,
     SLOW_TURN_US,
     TIMERS_PER_TURN,
+    WAITING_POLL_MS,
 )
 from fastmesh._native.base.ring cimport ring_init, ring_should_wake
 from fastmesh._native.base.slab cimport bufpool_free, bufpool_init, slab_free, slab_init
@@ -22,7 +23,7 @@ from fastmesh._native.core.access_writer cimport access_writer_wake
 from fastmesh._native.core.mailbox cimport close_for_stop, mailbox_run, sockets_free, sockets_sweep
 from fastmesh._native.lb.lb cimport lb_adopt, lb_state_free
 from fastmesh._native.net.conn cimport conn_free_deferred, conn_new, conn_of, conn_register
-from fastmesh._native.net.pool cimport upstream_close
+from fastmesh._native.net.pool cimport pool_saw_close, upstream_close
 from fastmesh._native.net.snap_t cimport block_drop, block_take, listener_block_t, service_t, snap_t
 from fastmesh._native.net.splice cimport pipes_close, pipes_init
 from fastmesh._native.net.worker_t cimport (
@@ -46,6 +47,7 @@ from fastmesh._native.net.worker_t cimport (
     table_t,
     worker_t,
 )
+from fastmesh._native.proxy.admission cimport waiting_run
 from fastmesh._native.proxy.events cimport conn_event, conn_timeout
 from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.sys.atomics cimport (
@@ -183,6 +185,7 @@ cdef inline void worker_note(worker_t *w, const epoll_event *event) noexcept nog
     if bits & (EPOLLERR | EPOLLHUP):
         c.flags |= F_ERROR | F_READABLE
     if c.kind == CONN_UPSTREAM and c.state == U_IDLE and c.flags & F_READABLE:
+        pool_saw_close(w, c)
         upstream_close(w, c)
 
 
@@ -229,11 +232,13 @@ cdef inline void worker_run_timers(worker_t *w) noexcept nogil:
 
 
 cdef inline void worker_turn(worker_t *w) noexcept nogil:
-    """Poll, ready, timers, mailbox, deferred destroy."""
+    """Poll, ready, timers, what waits, mailbox, deferred destroy."""
     cdef int32_t wait_ms = 0 if w.ready_count else wheel_wait_ms(&w.wheel, w.now_ms)
     cdef int32_t count, i
     cdef timespec t
     cdef uint64_t took
+    if w.waiting != NULL and w.shared.workers > 1 and (wait_ms < 0 or wait_ms > WAITING_POLL_MS):
+        wait_ms = WAITING_POLL_MS
     count = epoll_wait(w.epoll_fd, w.events, EVENTS_PER_TURN, wait_ms)
     worker_clock(w)
     worker_adopt(w)
@@ -243,6 +248,8 @@ cdef inline void worker_turn(worker_t *w) noexcept nogil:
         worker_dispatch(w, &w.events[i])
     worker_run_ready(w)
     worker_run_timers(w)
+    if fm_unlikely(w.waiting != NULL):
+        waiting_run(w)
     mailbox_run(w)
     conn_free_deferred(w)
     if w.access_encoded:

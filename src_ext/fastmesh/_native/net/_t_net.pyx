@@ -28,20 +28,27 @@ from fastmesh._native.net.conn cimport (
     conn_shut_write,
     conn_timer,
 )
+from fastmesh._native.net.health cimport (
+    health_connect_failed,
+    health_good,
+    health_probe_claim,
+    health_ramp_begin,
+    health_ramp_step,
+)
 from fastmesh._native.net.pool cimport (
     connect_error,
-    endpoint_connect_failed,
-    endpoint_connected,
     flight_begin,
     flight_end,
     pool_close_all,
+    pool_learn,
     pool_put,
+    pool_saw_close,
     pool_take,
     upstream_close,
     upstream_open,
     upstream_reset,
 )
-from fastmesh._native.net.snap_t cimport block_drop, block_ref_t, block_take, range_t
+from fastmesh._native.net.snap_t cimport block_drop, block_ref_t, block_take, range_t, service_t
 from fastmesh._native.net.splice cimport pipe_take, pipes_close, pipes_init, splice_fill, splice_flush
 from fastmesh._native.net.stats cimport endpoint_of, listener_stats, pair_stats, service_stats
 from fastmesh._native.net.table cimport table_free_leaves, table_get, table_set
@@ -49,6 +56,8 @@ from fastmesh._native.net.worker_t cimport (
     CONN_CLOSED,
     CONN_LEAF,
     CONN_UPSTREAM,
+    F_ERROR,
+    F_RDHUP,
     U_ACTIVE,
     conn_t,
     endpoint_t,
@@ -125,6 +134,7 @@ cdef class Net:
     cdef worker_t *w
     cdef shared_t shared
     cdef slot_t slot
+    cdef service_t service
     cdef endpoint_t *ep
     cdef block_ref_t refs[1]
 
@@ -292,8 +302,35 @@ cdef class Net:
 
     # the pool of one endpoint
 
-    def put(self, uint64_t name, uint32_t most, uint32_t idle_ms):
-        pool_put(self.w, self.conn(name), most, idle_ms)
+    def put(self, uint64_t name, uint32_t most, uint32_t idle_ms, uint32_t max_age_ms=0):
+        self.service.keepalive = most
+        self.service.pool_idle_ms = idle_ms
+        self.service.max_age_ms = max_age_ms
+        pool_put(self.w, self.conn(name), &self.service)
+
+    def set_clock(self, uint64_t now_ms):
+        self.w.now_ms = now_ms
+
+    def keeps_ms(self, uint64_t name):
+        """After ``put``: until when the connection is kept, from now; None: it was closed."""
+        cdef conn_t *u = conn_of(self.w, name)
+        if u == NULL or u.state == CONN_CLOSED:
+            return None
+        return int(u.timer.expires_tick * 4) - int(self.w.now_ms) if u.timer.next != NULL else 0
+
+    def opened(self, uint64_t name, uint32_t since_ms):
+        self.conn(name).since_ms = since_ms
+
+    def learn(self, uint32_t limit_ms):
+        pool_learn(self.w, self.ep, limit_ms)
+
+    def endpoint_closes(self, uint64_t name, bint with_error=False):
+        """The endpoint's FIN (or RST) on an idle connection; returns the limit that is known then, in ms."""
+        cdef conn_t *u = self.conn(name)
+        u.flags |= F_RDHUP | (F_ERROR if with_error else 0)
+        pool_saw_close(self.w, u)
+        upstream_close(self.w, u)
+        return self.ep.idle_limit_ms
 
     def take(self):
         cdef conn_t *u = pool_take(self.w, self.ep)
@@ -335,12 +372,32 @@ cdef class Net:
     def health(self, uint64_t word):
         self.slot.health = word
 
-    def connect_failed(self, uint64_t now_ms):
-        self.w.now_ms = now_ms
-        endpoint_connect_failed(self.w, self.ep)
+    def connect_failed(self, uint64_t now_ms, bint probed=False):
+        """Whether the endpoint is left out now and was not before."""
+        self.service.eject_base_ms = 1000
+        self.service.eject_max_ms = 30000
+        return health_connect_failed(&self.slot, &self.service, <uint32_t> now_ms, 30, probed)
 
-    def connected(self):
-        endpoint_connected(self.w, self.ep)
+    def good(self, uint64_t now_ms, uint64_t sent_ms, uint32_t slow_start_ms=0):
+        """Whether the endpoint is back."""
+        return health_good(&self.slot, slow_start_ms, <uint32_t> now_ms, <uint32_t> sent_ms)
+
+    def claim_probe(self, uint64_t now_ms, uint32_t lease_ms):
+        return health_probe_claim(&self.slot, <uint32_t> now_ms, lease_ms)
+
+    def begin_ramp(self, uint64_t now_ms, uint32_t ramp_ms):
+        health_ramp_begin(&self.slot, ramp_ms, <uint32_t> now_ms, self.slot.health, self.slot.health)
+
+    def step_ramp(self, uint64_t now_ms):
+        """The share in 1/255 afterwards, 0 for all of it."""
+        health_ramp_step(&self.slot, <uint32_t> now_ms)
+        return (self.slot.health >> 40) & 0xFF
+
+    @property
+    def ejection(self):
+        """(in a row, when, for how long, in all, reason)"""
+        return (self.slot.ejections, self.slot.ejected_ms, self.slot.ejected_for_ms, self.slot.ejected_total,
+                self.slot.reason)
 
     @property
     def health_changes(self):
@@ -355,14 +412,14 @@ cdef class Net:
         return self.ep.in_flight, self.slot.in_flight
 
     def endpoint_records(self, uint32_t index, uint32_t generation):
-        """(whether the slot has one record, its requests, its failures in a row), after a request each."""
+        """(whether the slot has one record, its requests, its answers of 5xx), after a request each."""
         cdef endpoint_t *ep
         self.slot.index = index
         self.slot.generation = generation
         ep = endpoint_of(self.w, &self.slot)
         ep.requests += 1
-        ep.fails += 1
-        return ep == endpoint_of(self.w, &self.slot), ep.requests, ep.fails
+        ep.answers_5xx += 1
+        return ep == endpoint_of(self.w, &self.slot), ep.requests, ep.answers_5xx
 
     def same_records(self, uint32_t index):
         """Whether a number's records are made once."""

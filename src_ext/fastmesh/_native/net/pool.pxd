@@ -1,27 +1,48 @@
-"""Connections to endpoints: opening, the pool of idle ones, passive down-marking.
+"""Connections to endpoints: opening, the pool of idle ones.
 
 A pool belongs to one endpoint on one worker; the most recently used connection is taken first, so that the rest can
 grow old and close. A connection with bytes, a FIN or an error on it is never in the pool: the worker closes such
-idle connections before any pick of the same turn.
+idle connections before any pick of the same turn. How long an endpoint keeps idle connections is learned from
+``Keep-Alive: timeout=`` and from the age of those that it closes; ours go earlier, so that no request meets a close.
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
 from fastmesh._native.base.errors cimport FM_E_CONNECT_REFUSED, FM_E_CONNECT_TIMEOUT, FM_E_NO_MEMORY, FM_E_OVERLOADED
-from fastmesh._native.base.limits cimport DOWN_FIRST_MS, DOWN_MAX_MS
+from fastmesh._native.base.hash cimport hash_mix
+from fastmesh._native.base.limits cimport (
+    IDLE_LIMIT_VALID_MS,
+    IDLE_MARGIN_MS,
+    IDLE_SEEN_APART_MS,
+    IDLE_SEEN_LEAST_MS,
+)
 from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.net.conn cimport conn_close, conn_new, conn_register, conn_reset, conn_timer
-from fastmesh._native.net.worker_t cimport CONN_CLOSED, F_FRESH, U_IDLE, conn_t, endpoint_t, worker_t
+from fastmesh._native.net.snap_t cimport service_t
+from fastmesh._native.net.stats cimport service_stats
+from fastmesh._native.net.worker_t cimport (
+    CONN_CLOSED,
+    F_COUNTED,
+    F_ERROR,
+    F_FRESH,
+    F_RDHUP,
+    U_IDLE,
+    conn_t,
+    endpoint_t,
+    service_stats_t,
+    worker_t,
+)
 from fastmesh._native.sys.atomics cimport (
     fm_add_relaxed_u32,
     fm_bump_u32,
     fm_bump_u64,
-    fm_cas_u64,
     fm_load_relaxed_u64,
     fm_store_release_u32,
     fm_store_release_u64,
+    fm_unlikely,
 )
 from fastmesh._native.sys.os cimport (
     AF_UNIX,
+    EADDRNOTAVAIL,
     EAGAIN,
     EINPROGRESS,
     EMFILE,
@@ -43,10 +64,15 @@ from fastmesh._native.sys.os cimport (
 )
 
 
+cdef enum: NO_TIMEOUT_MS = 0x7FFFFFFF
+
+
 cdef inline int32_t connect_error(int number) noexcept nogil:
     """The data-plane error of a failed connect(2)."""
     if number == ETIMEDOUT:
         return FM_E_CONNECT_TIMEOUT
+    if number == EADDRNOTAVAIL:
+        return FM_E_OVERLOADED  # no local port is left: nothing that the endpoint did
     return FM_E_CONNECT_REFUSED
 
 
@@ -56,6 +82,7 @@ cdef inline conn_t *upstream_open(worker_t *w, endpoint_t *ep, uint8_t kind, uin
     cdef sockaddr *address = <sockaddr *> &slot.sockaddr_bytes[0]
     cdef int one = 1
     cdef conn_t *u
+    cdef service_stats_t *stats
     cdef int fd = socket(address.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
     if fd < 0:
         # Ours, not the endpoint's: it must not be marked down for it
@@ -78,8 +105,22 @@ cdef inline conn_t *upstream_open(worker_t *w, endpoint_t *ep, uint8_t kind, uin
         return NULL
     u.flags |= F_FRESH
     u.endpoint = ep
+    u.since_ms = <uint32_t> w.now_ms
     fm_bump_u32(&ep.connections, 1)
+    stats = service_stats(w, slot.service_index)
+    if stats != NULL:
+        u.flags |= F_COUNTED
+        fm_bump_u64(&stats.connections, 1)
     return u
+
+
+cdef inline void upstream_uncount(worker_t *w, conn_t *u) noexcept nogil:
+    cdef service_stats_t *stats
+    if u.flags & F_COUNTED:
+        stats = service_stats(w, u.endpoint.slot.service_index)
+        fm_bump_u64(&stats.connections, <uint64_t> -1)
+    # Release, and last: `slot_is_free` may see 0 now and the slot be given away
+    fm_store_release_u32(&u.endpoint.connections, u.endpoint.connections - 1)
 
 
 cdef inline void pool_unlink(conn_t *u) noexcept nogil:
@@ -103,8 +144,7 @@ cdef inline void upstream_close(worker_t *w, conn_t *u) noexcept nogil:
         return
     if u.state == U_IDLE:
         pool_unlink(u)
-    # Release: `slot_is_free` may see 0 now and the slot be given away
-    fm_store_release_u32(&u.endpoint.connections, u.endpoint.connections - 1)
+    upstream_uncount(w, u)
     conn_close(w, u)
 
 
@@ -112,7 +152,7 @@ cdef inline void upstream_reset(worker_t *w, conn_t *u) noexcept nogil:
     """The same for a leased one, with RST: what it carried broke off."""
     if u.state == CONN_CLOSED:
         return
-    fm_store_release_u32(&u.endpoint.connections, u.endpoint.connections - 1)  # as in upstream_close
+    upstream_uncount(w, u)
     conn_reset(w, u)
 
 
@@ -124,15 +164,61 @@ cdef inline conn_t *pool_take(worker_t *w, endpoint_t *ep) noexcept nogil:
     return u
 
 
-cdef inline void pool_put(worker_t *w, conn_t *u, uint32_t most, uint32_t idle_ms) noexcept nogil:
-    """A connection whose exchange ended cleanly; the oldest is closed when the endpoint has ``most`` already."""
+cdef inline void pool_learn(worker_t *w, endpoint_t *ep, uint32_t limit_ms) noexcept nogil:
+    """The endpoint closes connections that were idle for ``limit_ms``. Forgotten after IDLE_LIMIT_VALID_MS, so that what
+    does not hold any more is found out."""
+    ep.idle_limit_ms = limit_ms if limit_ms != 0 else 1
+    ep.idle_learned_ms = <uint32_t> w.now_ms
+
+
+cdef inline void pool_saw_close(worker_t *w, conn_t *u) noexcept nogil:
+    """The endpoint closed an idle connection. Two of about the same age, one some time after the other, show a time-out;
+    connections that close together show an endpoint that ends."""
     cdef endpoint_t *ep = u.endpoint
-    if most == 0 or (fm_load_relaxed_u64(&ep.slot.health) >> 33) & 1:
+    cdef uint32_t now_ms = <uint32_t> w.now_ms
+    cdef uint32_t age_ms = now_ms - u.idle_since_ms
+    cdef uint32_t less, more
+    if u.flags & F_ERROR or not u.flags & F_RDHUP or age_ms < IDLE_SEEN_LEAST_MS:
+        return
+    less = min(age_ms, ep.seen_idle_ms)
+    more = max(age_ms, ep.seen_idle_ms)
+    if less and now_ms - ep.seen_close_ms >= IDLE_SEEN_APART_MS and more - less <= more // 8:
+        pool_learn(w, ep, less)
+    ep.seen_idle_ms = age_ms
+    ep.seen_close_ms = now_ms
+
+
+cdef inline uint32_t pool_keep_ms(worker_t *w, conn_t *u, const service_t *service) noexcept nogil:
+    """How long the connection may be idle: 0: not at all, NO_TIMEOUT_MS: for ever."""
+    cdef endpoint_t *ep = u.endpoint
+    cdef uint32_t now_ms = <uint32_t> w.now_ms
+    cdef uint32_t keep_ms = service.pool_idle_ms if service.pool_idle_ms else NO_TIMEOUT_MS
+    cdef uint32_t margin_ms, most_ms
+    if fm_unlikely(ep.idle_limit_ms):
+        if now_ms - ep.idle_learned_ms > IDLE_LIMIT_VALID_MS:
+            ep.idle_limit_ms = 0
+        else:
+            margin_ms = max(ep.idle_limit_ms // 8, <uint32_t> IDLE_MARGIN_MS)
+            keep_ms = min(keep_ms, ep.idle_limit_ms - margin_ms if ep.idle_limit_ms > margin_ms else 0)
+    if service.max_age_ms:
+        # Up to a tenth earlier, each at a time of its own: what was opened together does not close together
+        most_ms = service.max_age_ms
+        most_ms -= <uint32_t> (hash_mix(<uint64_t> u.since_ms << 32 | u.index) % (most_ms // 10 + 1))
+        keep_ms = min(keep_ms, most_ms - (now_ms - u.since_ms) if now_ms - u.since_ms < most_ms else 0)
+    return keep_ms
+
+
+cdef inline void pool_put(worker_t *w, conn_t *u, const service_t *service) noexcept nogil:
+    """A connection whose exchange ended cleanly; the oldest is closed when the endpoint has ``keepalive`` already."""
+    cdef endpoint_t *ep = u.endpoint
+    cdef uint32_t keep_ms = pool_keep_ms(w, u, service)
+    if service.keepalive == 0 or keep_ms == 0 or (fm_load_relaxed_u64(&ep.slot.health) >> 33) & 1:
         upstream_close(w, u)
         return
-    if ep.idle >= most:
+    if ep.idle >= service.keepalive:
         upstream_close(w, ep.idle_last)
     u.state = U_IDLE
+    u.idle_since_ms = <uint32_t> w.now_ms
     u.peer = NULL
     u.exchange = NULL
     u.idle_prev = NULL
@@ -143,7 +229,7 @@ cdef inline void pool_put(worker_t *w, conn_t *u, uint32_t most, uint32_t idle_m
         ep.idle_last = u
     ep.idle_first = u
     fm_bump_u32(&ep.idle, 1)
-    conn_timer(w, u, idle_ms)
+    conn_timer(w, u, 0 if keep_ms == NO_TIMEOUT_MS else keep_ms)
 
 
 cdef inline void pool_close_all(worker_t *w, endpoint_t *ep) noexcept nogil:
@@ -168,31 +254,3 @@ cdef inline void flight_end(worker_t *w, endpoint_t *ep) noexcept nogil:
         fm_add_relaxed_u32(&ep.slot.in_flight, <uint32_t> -1)
     # Last, and release: `slot_is_free` may see 0 now and the slot be given away
     fm_store_release_u64(&ep.in_flight, ep.in_flight - 1)
-
-
-cdef inline void health_set_down_until(slot_t *slot, uint32_t until_ms) noexcept nogil:
-    cdef uint64_t word
-    while True:
-        word = fm_load_relaxed_u64(&slot.health)
-        if fm_cas_u64(&slot.health, word, (word & ~<uint64_t> 0xFFFFFFFF) | until_ms):
-            return
-
-
-cdef inline void endpoint_connect_failed(worker_t *w, endpoint_t *ep) noexcept nogil:
-    """Marks it down for a short while that grows: 1 s, 2 s, 4 s … 30 s. The policies never skip the last one."""
-    cdef uint32_t until
-    cdef uint32_t pause_ms = DOWN_FIRST_MS
-    pause_ms = DOWN_FIRST_MS << ep.fails if ep.fails < 5 else DOWN_MAX_MS
-    if pause_ms > DOWN_MAX_MS:
-        pause_ms = DOWN_MAX_MS
-    ep.fails += 1
-    fm_bump_u64(&w.health_changes, 1)
-    until = <uint32_t> w.now_ms + pause_ms
-    health_set_down_until(ep.slot, until if until != 0 else 1)
-
-
-cdef inline void endpoint_connected(worker_t *w, endpoint_t *ep) noexcept nogil:
-    if ep.fails or <uint32_t> fm_load_relaxed_u64(&ep.slot.health) != 0:
-        ep.fails = 0
-        fm_bump_u64(&w.health_changes, 1)
-        health_set_down_until(ep.slot, 0)

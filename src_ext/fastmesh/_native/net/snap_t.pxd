@@ -19,6 +19,13 @@ cdef enum:
     UNSET_MS = 0xFFFFFFFF
     MAX_WORKERS = 256
 
+cdef enum: UNLIMITED = 0xFFFFFFFF
+
+cdef enum retry_on_t:
+    RETRY_ON_CONNECT = 1  # no connection: nothing was sent
+    RETRY_ON_RESET = 2  # it broke, ended or made no sense before the response's head was whole
+    RETRY_ON_TIMEOUT = 4
+
 cdef enum action_kind_t:
     ACTION_FORWARD = 0
     ACTION_REDIRECT = 1
@@ -71,6 +78,29 @@ ctypedef struct service_t:
     hash_key_t *keys  # owns
     uint8_t needs_key
     uint8_t send_proxy  # 0, 1 or 2
+    # retries
+    uint8_t retry_on  # RETRY_ON_… bits
+    uint8_t retry_unsafe
+    uint16_t retry_attempts
+    uint32_t retry_budget  # 1/1000 of the requests in flight; UNLIMITED: none
+    uint32_t per_try_ms
+    uint8_t retry_codes[25]  # a bit for each status from 400 to 599
+    # leaving endpoints out
+    uint32_t eject_5xx  # so many in a row; 0: off
+    uint32_t eject_gateway
+    uint32_t eject_base_ms
+    uint32_t eject_max_ms
+    uint32_t eject_most  # 1/1000 of the endpoints
+    uint32_t slow_start_ms
+    uint32_t max_age_ms  # of a connection to an endpoint
+    # limits over all workers; UNLIMITED: none
+    uint8_t limited  # any of them is set
+    uint32_t limit_requests
+    uint32_t limit_connections
+    uint32_t limit_endpoint_requests
+    uint32_t limit_endpoint_connections
+    uint32_t limit_queue
+    uint32_t queue_ms
 
 ctypedef struct target_t:
     uint32_t service_index

@@ -71,11 +71,13 @@ cdef inline endpoint_t *endpoint_of(worker_t *w, slot_t *slot) noexcept nogil:
     if fm_likely(ep != NULL):
         if fm_likely(ep.generation == slot.generation):
             return ep
-        ep.fails = 0
         ep.speaks_http10 = 0
+        ep.idle_limit_ms = 0
+        ep.seen_idle_ms = 0
         # The control thread may be reading: it takes these for the endpoint's when it sees the generation
         fm_store_relaxed_u64(&ep.requests, 0)
         fm_store_relaxed_u64(&ep.failures, 0)
+        fm_store_relaxed_u64(&ep.answers_5xx, 0)
         fm_store_relaxed_u64(&ep.in_flight, 0)
         for i in range(SMALL_HIST_COUNTS):
             fm_store_relaxed_u64(&ep.latency[i], 0)

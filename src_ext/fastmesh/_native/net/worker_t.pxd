@@ -56,6 +56,7 @@ cdef enum conn_flag_t:
     F_CLOSE_AFTER_FLUSH = 1024
     F_LINGER_AFTER_FLUSH = 2048
     F_HEAD_BEGUN = 4096  # client: a part of a request head is in `input`
+    F_COUNTED = 16384  # upstream: counted in its service's connections
     F_OWED = 8192  # client: the end of an answer waits in `out`, which counts as busy
 
 ctypedef struct address_t:
@@ -97,6 +98,8 @@ ctypedef struct conn_t:
     char client_ip[47]
     # upstreams
     endpoint_t *endpoint  # borrows; counted in its `connections`
+    uint32_t since_ms  # opened, in worker-clock milliseconds
+    uint32_t idle_since_ms
     conn_t *idle_next
     conn_t *idle_prev
 
@@ -107,14 +110,18 @@ ctypedef struct endpoint_t:
     uint32_t generation  # of the slot when this was filled
     conn_t *idle_first  # most recently used first
     conn_t *idle_last
-    uint32_t fails  # connect failures in a row
     uint8_t speaks_http10
+    uint32_t idle_limit_ms  # what the endpoint allows idle connections, as it said or showed; 0: not known
+    uint32_t idle_learned_ms
+    uint32_t seen_idle_ms  # how old the last idle connection was that it closed, and when that was
+    uint32_t seen_close_ms
     # one writer, read by the control thread
     uint32_t idle
     uint32_t connections
     uint64_t in_flight
     uint64_t requests
     uint64_t failures
+    uint64_t answers_5xx
     uint64_t *latency  # small histogram
 
 ctypedef struct socket_t:
@@ -140,10 +147,24 @@ ctypedef struct service_stats_t:
     uint64_t tunnels  # first; one writer, read by the control thread
     lb_state_t lb_state  # owner worker only
     service_t *adopted  # holds a reference: the block that lb_state follows
+    uint64_t typical_us  # until the head of a response; owner worker only
+    # exchanges (xchg_t) that wait, oldest first; owner worker only
+    void *queue_first  # for a request in flight to end
+    void *queue_last
+    void *budget_first  # for the budget of retries
+    void *budget_last
+    service_stats_t *next_waiting
+    uint8_t is_waiting  # in the worker's list
     # one writer, read by the control thread
     uint64_t *upstream_duration
-    uint64_t in_flight
     uint64_t retries
+    uint64_t retries_refused  # the budget was spent
+    uint64_t limited  # refused, or given up in the queue
+    # one writer, read by all workers
+    uint64_t in_flight
+    uint64_t retrying
+    uint64_t queued
+    uint64_t connections
 
 ctypedef struct listener_stats_t:
     # one writer, read by the control thread
@@ -217,6 +238,7 @@ ctypedef struct worker_t:
     conn_t *ready_first
     conn_t *ready_last
     uint32_t ready_count
+    service_stats_t *waiting  # services with exchanges that wait
     conn_t *deferred
     socket_t *sockets
     pipe_t pipes[64]

@@ -340,8 +340,7 @@ cdef inline int32_t h1_emit_error(int error, const h1_own_t *own, uint8_t *out, 
     p = h1_put(h1_put(h1_put(p, b"x-fastmesh-error: ", 18), name, strlen(name)), b"\r\n", 2)
     if index == FM_E_METHOD_NOT_ALLOWED:
         p = h1_put(p, b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n", 53)
-    elif index == FM_E_TOO_MANY_CONNECTIONS or index == FM_E_OVERLOADED or index == FM_E_DRAINING \
-            or index == FM_E_NO_MEMORY:
+    elif fm_error_info[index].status == 503:
         p = h1_put(p, b"Retry-After: 1\r\n", 16)
     return _own_answer(p, out, body, True, own)
 

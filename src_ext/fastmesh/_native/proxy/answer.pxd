@@ -45,7 +45,7 @@ from fastmesh._native.proto.h1_emit cimport h1_emit_error, h1_emit_fixed, h1_emi
 from fastmesh._native.proto.h1_t cimport H1_BODY_CHUNKED, H1_BODY_LENGTH, H1_BODY_UNTIL_CLOSE, h1_own_t
 from fastmesh._native.proxy.exchange cimport exchange_detach_up, exchange_end, refusal_log, slice_of
 from fastmesh._native.proxy.exchange_t cimport xchg_t
-from fastmesh._native.sys.atomics cimport fm_add_relaxed_u64, fm_bump_u64, fm_load_relaxed_u32
+from fastmesh._native.sys.atomics cimport fm_add_relaxed_u64, fm_bump_u64, fm_load_relaxed_u32, fm_unlikely
 
 
 # ---------------------------------------------------------------- the client's connection
@@ -133,7 +133,9 @@ cdef inline void exchange_client_timer(worker_t *w, xchg_t *x) noexcept nogil:
     """What the client may make us wait for: its body, its reading of the answer, and the end of `total`."""
     cdef conn_t *c = x.client
     cdef uint32_t after_ms = 0
-    if conn_has_unsent(c):
+    if fm_unlikely(x.waits):
+        after_ms = <uint32_t> (x.wait_until_ms - w.now_ms) if x.wait_until_ms > w.now_ms else 1
+    elif conn_has_unsent(c):
         after_ms = x.idle_ms
     elif not x.request_complete and (pend_len(&x.request) == x.sent or x.write_broken):
         after_ms = x.idle_ms  # the endpoint has taken what came so far

@@ -1,35 +1,35 @@
 """Attempts: pick an endpoint, lease a connection to it, send the request, and what happens when that fails.
 
-A request goes to another endpoint once: if nothing of it was sent, or if it is idempotent, still whole in its buffer,
-and the connection ended before any response byte. The second attempt opens a fresh connection.
+A request is sent again when nothing of it was sent, or when it is idempotent (or the service says that it may be), still
+whole in its buffer, and nothing of an answer has gone to the client: after what the service's ``retries`` name, to an endpoint
+that was not tried while there is one, and within the budget. The first retry to another endpoint goes at once; later ones
+back off exponentially with full jitter. A retry opens a fresh connection.
 """
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint8_t
 
 from fastmesh._native.base.errors cimport (
     FM_E_CONNECT_REFUSED,
     FM_E_CONNECT_TIMEOUT,
-    FM_E_NO_ENDPOINT,
     FM_E_NO_MEMORY,
+    FM_E_UPSTREAM_CLOSED,
     FM_E_UPSTREAM_RESET,
+    FM_E_UPSTREAM_TIMEOUT,
     fm_error_info,
 )
-from fastmesh._native.base.limits cimport REPLAY_BYTES, TRIED_MAX
-from fastmesh._native.base.slab cimport pend_append, pend_clear, pend_len
-from fastmesh._native.base.slot_t cimport slot_t
-from fastmesh._native.lb.lb cimport lb_adopt, lb_pick, lb_wants_total
-from fastmesh._native.lb.lb_t cimport lb_ctx_t
-from fastmesh._native.net.conn cimport conn_flush, conn_has_unsent, conn_ready, conn_timer, conn_write
-from fastmesh._native.net.pool cimport (
-    endpoint_connect_failed,
-    endpoint_connected,
-    pool_take,
-    upstream_open,
+from fastmesh._native.base.hash cimport rng_below
+from fastmesh._native.base.limits cimport (
+    BACKOFF_FIRST_MS,
+    BACKOFF_MAX_MS,
+    REPLAY_BYTES,
+    RETRY_WAIT_MS,
+    TRIED_MAX,
 )
-from fastmesh._native.net.snap_t cimport block_drop, block_take, service_t
-from fastmesh._native.net.stats cimport endpoint_of, service_stats
-from fastmesh._native.net.table cimport table_get
+from fastmesh._native.base.slab cimport pend_append, pend_clear, pend_len
+from fastmesh._native.net.conn cimport conn_flush, conn_has_unsent, conn_ready, conn_timer, conn_write
+from fastmesh._native.net.pool cimport pool_take, upstream_open
+from fastmesh._native.net.snap_t cimport RETRY_ON_CONNECT, RETRY_ON_RESET, RETRY_ON_TIMEOUT, service_t
+from fastmesh._native.net.stats cimport service_stats
 from fastmesh._native.net.worker_t cimport (
-    CONN_CLOSED,
     CONN_UPSTREAM,
     F_FRESH,
     F_READABLE,
@@ -37,76 +37,26 @@ from fastmesh._native.net.worker_t cimport (
     U_CONNECTING,
     conn_t,
     endpoint_t,
-    service_stats_t,
     worker_t,
 )
 from fastmesh._native.proxy.answer cimport exchange_client_timer, exchange_close_up, exchange_fail
 from fastmesh._native.proxy.exchange cimport exchange_count_in
-from fastmesh._native.proxy.exchange_t cimport xchg_t
+from fastmesh._native.proxy.exchange_t cimport WAIT_BACKOFF, WAIT_BUDGET, xchg_t
+from fastmesh._native.proxy.pick cimport (
+    attempt_is_usable,
+    attempt_pick,
+    attempt_set_patience,
+    attempt_was_tried,
+)
 from fastmesh._native.proxy.proxy_header cimport proxy_header_prepend
-from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_likely, fm_load_relaxed_u64, fm_unlikely
+from fastmesh._native.proxy.verdict cimport attempt_blame
+from fastmesh._native.proxy.waiting cimport budget_take, waiting_join
+from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_likely, fm_unlikely
 
-
-# ---------------------------------------------------------------- picking
-
-cdef inline uint32_t service_in_flight(worker_t *w, uint32_t service_index) noexcept nogil:
-    """Requests in flight over the service and all workers."""
-    cdef uint32_t i
-    cdef uint64_t total = 0
-    cdef service_stats_t *stats
-    for i in range(w.shared.workers):
-        stats = <service_stats_t *> table_get(&w.shared.all[i].services, service_index)
-        if stats != NULL:
-            total += fm_load_relaxed_u64(&stats.in_flight)
-    return <uint32_t> total
-
-
-cdef inline void service_adopt(worker_t *w, service_stats_t *stats, service_t *service) noexcept nogil:
-    """The worker's state follows the newest block; what it knew of the old one is carried over."""
-    cdef service_t *old = stats.adopted
-    if lb_adopt(&stats.lb_state, old.lb if old != NULL else NULL, service.lb) != 0:
-        return  # no memory: picks go on without the memory of turns
-    block_take(service.refs, w.index)
-    stats.adopted = service
-    if old != NULL:
-        block_drop(old.refs, w.index)
-
-
-cdef inline int32_t attempt_pick(worker_t *w, xchg_t *x) noexcept nogil:
-    """Chooses ``x.endpoint``; 0, or -FM_E_…"""
-    cdef service_t *service = x.service
-    cdef lb_ctx_t ctx
-    cdef int32_t index
-    cdef slot_t *slot
-    if x.service_stats == NULL:
-        x.service_stats = service_stats(w, service.index)
-        if x.service_stats == NULL:
-            return -FM_E_NO_MEMORY
-    if fm_unlikely(x.service_stats.adopted != service) and service.index < w.snap.service_count \
-            and w.snap.services[service.index] == service:
-        service_adopt(w, x.service_stats, service)
-    ctx.now_ms = <uint32_t> w.now_ms
-    ctx.ntried = x.tried_count
-    ctx.tried = &x.tried[0]
-    ctx.key = x.key
-    ctx.has_key = x.has_key
-    ctx.total_in_flight = service_in_flight(w, service.index) if lb_wants_total(service.lb) else 0
-    index = lb_pick(service.lb, &x.service_stats.lb_state, &ctx)
-    if index < 0:
-        return -FM_E_NO_ENDPOINT
-    slot = service.lb.slots[index]
-    x.endpoint = endpoint_of(w, slot)
-    if x.endpoint == NULL:
-        return -FM_E_NO_MEMORY
-    return 0
-
-
-cdef inline bint attempt_was_tried(const xchg_t *x) noexcept nogil:
-    cdef uint32_t i
-    for i in range(x.tried_count):
-        if x.tried[i] == x.endpoint.slot.index:
-            return True
-    return False
+cdef enum again_t:
+    AGAIN_NOW = 0
+    AGAIN_LATER = 1
+    AGAIN_NEVER = 2
 
 
 # ---------------------------------------------------------------- the request's buffer
@@ -145,7 +95,7 @@ cdef inline void attempt_arm(worker_t *w, xchg_t *x, conn_t *u) noexcept nogil:
     elif x.head_done:  # a client that reads slowly is not the endpoint's silence
         conn_timer(w, u, 0 if conn_has_unsent(x.client) else x.idle_ms)
     elif x.request_complete:
-        conn_timer(w, u, x.response_ms)
+        conn_timer(w, u, x.try_ms)
     else:
         conn_timer(w, u, 0)  # the client's turn, and its timer's
 
@@ -203,7 +153,12 @@ cdef inline int32_t attempt_lease(worker_t *w, xchg_t *x, bint fresh) noexcept n
     x.sent = 0
     x.sent_any = 0
     x.write_broken = 0
+    x.upstream_bytes = 0
+    x.gave_up = 0
     x.attempt_us = w.now_us
+    x.try_ms = x.response_ms
+    if fm_unlikely(x.probing or x.service.per_try_ms != 0):
+        attempt_set_patience(w, x)
     fm_bump_u64(&ep.requests, 1)
     exchange_count_in(w, x)
     if not fresh and not x.service.send_proxy:
@@ -223,42 +178,133 @@ cdef inline int32_t attempt_lease(worker_t *w, xchg_t *x, bint fresh) noexcept n
     return 0
 
 
-cdef inline void attempt_failed(worker_t *w, xchg_t *x, int32_t error) noexcept nogil:
-    """The attempt's connection failed with ``error`` (positive). Tries another endpoint, or answers."""
-    cdef bint was_pooled = x.up != NULL and not x.up.flags & F_FRESH
-    cdef bint may_retry
-    while True:
-        fm_bump_u64(&x.endpoint.failures, 1)
-        if error == FM_E_CONNECT_REFUSED or error == FM_E_CONNECT_TIMEOUT:
-            endpoint_connect_failed(w, x.endpoint)
-        may_retry = (
-            fm_error_info[error].retryable and x.attempts < 2 and not x.upstream_bytes and x.service != NULL
-            and x.whole and (not x.sent_any or x.idempotent)
-        )
-        exchange_close_up(w, x)
-        if not may_retry or attempt_pick(w, x) != 0 or (attempt_was_tried(x) and not was_pooled):
-            exchange_fail(w, x, error)
-            return
-        if x.service_stats != NULL:
-            fm_bump_u64(&x.service_stats.retries, 1)
-        error = attempt_lease(w, x, True)
-        if error == 0:
-            conn_timer(w, x.up, x.service.connect_ms)
-            return
+# ---------------------------------------------------------------- again
+
+cdef inline bint attempt_may_repeat(worker_t *w, const xchg_t *x) noexcept nogil:
+    """Nothing was answered, all of the request is still here, and sending it twice does no harm."""
+    return (
+        x.service != NULL and not x.head_done and x.bytes_sent == 0 and x.whole
+        and (not x.sent_any or x.idempotent) and (x.deadline_ms == 0 or w.now_ms < x.deadline_ms)
+    )
 
 
-cdef inline void attempt_start(worker_t *w, xchg_t *x) noexcept nogil:
-    """The first attempt, to ``x.endpoint``. The exchange may be over when this returns."""
-    cdef int32_t error = attempt_lease(w, x, False)
+cdef inline bint attempt_retries_left(const xchg_t *x) noexcept nogil:
+    return x.attempts - x.repaired <= x.service.retry_attempts
+
+
+cdef inline bint attempt_is_retried(worker_t *w, xchg_t *x, int32_t error, bint was_pooled) noexcept nogil:
+    """Whether the rules of the service want another attempt after this error. A pooled connection that the endpoint
+    closed meanwhile is replaced once whatever they say."""
+    if not fm_error_info[error].retryable or not attempt_may_repeat(w, x):
+        return False
+    if was_pooled and not x.repaired and (error == FM_E_UPSTREAM_RESET or error == FM_E_UPSTREAM_CLOSED):
+        x.repaired = 1
+        return True
+    if not attempt_retries_left(x):
+        return False
+    if error == FM_E_CONNECT_REFUSED or error == FM_E_CONNECT_TIMEOUT:
+        return x.service.retry_on & RETRY_ON_CONNECT
+    if error == FM_E_UPSTREAM_TIMEOUT:
+        return x.service.retry_on & RETRY_ON_TIMEOUT or x.try_ms != x.response_ms
+    return x.service.retry_on & RETRY_ON_RESET
+
+
+cdef inline int32_t attempt_prepare(worker_t *w, xchg_t *x, int32_t error, bint replace) noexcept nogil:
+    """Chooses where the next attempt goes, and when: AGAIN_NOW, AGAIN_LATER (it waits) or AGAIN_NEVER. ``replace``: it only
+    replaces a broken pooled connection."""
+    cdef uint32_t span_ms, delay_ms = 0
+    cdef uint32_t retries = x.attempts - 1 - x.repaired
+    cdef bint tried
+    if attempt_pick(w, x) != 0:
+        return AGAIN_NEVER
+    tried = attempt_was_tried(x)
+    x.sent = 0
+    x.sent_any = 0
+    x.write_broken = 0
+    x.wait_error = <uint8_t> error
+    if not budget_take(w, x):
+        # Worth a moment only while there is somebody to ask; when all fail, more load helps nobody
+        if tried or not attempt_is_usable(w, x):
+            fm_bump_u64(&x.service_stats.retries_refused, 1)
+            return AGAIN_NEVER
+        waiting_join(w, x, WAIT_BUDGET, w.now_ms + RETRY_WAIT_MS)
+        exchange_client_timer(w, x)
+        return AGAIN_LATER
+    if not replace and (tried or retries or not attempt_is_usable(w, x)):
+        span_ms = BACKOFF_FIRST_MS << retries if retries < 4 else BACKOFF_MAX_MS
+        delay_ms = rng_below(&w.rng, min(span_ms, <uint32_t> BACKOFF_MAX_MS) + 1)
+    fm_bump_u64(&x.service_stats.retries, 1)
+    if delay_ms == 0:
+        return AGAIN_NOW
+    waiting_join(w, x, WAIT_BACKOFF, w.now_ms + delay_ms)
+    exchange_client_timer(w, x)
+    return AGAIN_LATER
+
+
+cdef inline void attempt_go(worker_t *w, xchg_t *x, bint fresh) noexcept nogil:
+    """Makes the attempt on ``x.endpoint``. The exchange may be over when this returns."""
+    cdef int32_t error = attempt_lease(w, x, fresh)
     if fm_unlikely(error != 0):
         attempt_failed(w, x, error)
     elif x.up.state == U_CONNECTING:
         conn_timer(w, x.up, x.service.connect_ms)
     else:
         attempt_send(w, x)
+        if not x.request_complete and x.client.flags & F_READABLE:
+            conn_ready(w, x.client)  # it was not read while there was nobody to send to
+
+
+cdef inline void attempt_failed(worker_t *w, xchg_t *x, int32_t error) noexcept nogil:
+    """The attempt failed with ``error`` (positive). Tries again, now or later, or answers."""
+    cdef bint was_pooled = x.up != NULL and not x.up.flags & F_FRESH
+    cdef bint again, was_repaired
+    cdef int32_t when
+    while True:
+        was_repaired = x.repaired
+        fm_bump_u64(&x.endpoint.failures, 1)
+        attempt_blame(w, x, error, was_pooled)
+        again = attempt_is_retried(w, x, error, was_pooled)
+        if not again:
+            exchange_fail(w, x, error)
+            return
+        exchange_close_up(w, x)
+        when = attempt_prepare(w, x, error, x.repaired and not was_repaired)
+        if when == AGAIN_LATER:
+            return
+        if when == AGAIN_NEVER:
+            exchange_fail(w, x, error)
+            return
+        error = attempt_lease(w, x, True)
+        if error == 0:
+            conn_timer(w, x.up, x.service.connect_ms)
+            return
+        was_pooled = False
+
+
+cdef inline bint attempt_retry_status(worker_t *w, xchg_t *x, uint32_t status) noexcept nogil:
+    """True: the answer is of a status that is retried, another endpoint is asked, and the exchange may be over. False: the
+    client gets this answer."""
+    cdef service_t *service = x.service
+    cdef endpoint_t *answered = x.endpoint
+    cdef endpoint_t *other
+    cdef uint8_t probing = x.probing
+    if status > 599 or not service.retry_codes[(status - 400) >> 3] & (1 << (status & 7)):
+        return False
+    if not attempt_may_repeat(w, x) or not x.request_complete or not attempt_retries_left(x):
+        return False
+    if attempt_pick(w, x) != 0 or attempt_was_tried(x) or not attempt_is_usable(w, x) or not budget_take(w, x):
+        x.endpoint = answered
+        x.probing = probing
+        return False
+    fm_bump_u64(&x.service_stats.retries, 1)
+    other = x.endpoint
+    x.endpoint = answered
+    exchange_close_up(w, x)
+    x.endpoint = other
+    attempt_go(w, x, True)
+    return True
 
 
 cdef inline void attempt_connected(worker_t *w, xchg_t *x, conn_t *u) noexcept nogil:
-    endpoint_connected(w, u.endpoint)
     u.state = U_ACTIVE
     attempt_send(w, x)

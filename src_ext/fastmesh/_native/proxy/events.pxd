@@ -36,6 +36,7 @@ from fastmesh._native.net.worker_t cimport (
     F_ERROR,
     F_HEAD_BEGUN,
     F_LINGER_AFTER_FLUSH,
+    F_RDHUP,
     F_READABLE,
     R_CONNECTING,
     U_ACTIVE,
@@ -45,6 +46,7 @@ from fastmesh._native.net.worker_t cimport (
     worker_t,
 )
 from fastmesh._native.proxy.accept cimport client_read_proxy_header, listener_accept
+from fastmesh._native.proxy.admission cimport waiting_over
 from fastmesh._native.proxy.answer cimport (
     client_close,
     client_linger,
@@ -60,7 +62,7 @@ from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.proxy.relay cimport relay_attempt, relay_end, relay_event, relay_retry
 from fastmesh._native.proxy.request cimport client_read_body, client_read_head
 from fastmesh._native.proxy.response cimport upstream_event
-from fastmesh._native.sys.atomics cimport fm_bump_u64
+from fastmesh._native.proxy.verdict cimport attempt_given_up
 
 
 cdef inline void client_drain_linger(worker_t *w, conn_t *c) noexcept nogil:
@@ -127,6 +129,8 @@ cdef inline void client_event(worker_t *w, conn_t *c, bint writable) noexcept no
         if not conn_has_unsent(c):  # a client that does not read its answers gets no further ones
             client_read_head(w, c)
     elif c.state == C_EXCHANGE:
+        if c.flags & (F_ERROR | F_RDHUP):
+            attempt_given_up(w, x)
         if c.flags & F_ERROR:
             exchange_abort(w, x, FM_E_CLIENT_ABORTED)  # RST: the endpoint need not go on
         elif not x.request_complete:
@@ -159,6 +163,11 @@ cdef inline void client_timeout(worker_t *w, conn_t *c) noexcept nogil:
     if c.state == C_EXCHANGE:
         if x.deadline_ms and w.now_ms >= x.deadline_ms:
             exchange_fail(w, x, FM_E_UPSTREAM_TIMEOUT)
+        elif x.waits:
+            if w.now_ms >= x.wait_until_ms:
+                waiting_over(w, x)
+            else:
+                exchange_client_timer(w, x)
         elif conn_has_unsent(c):
             exchange_abort(w, x, FM_E_CLIENT_ABORTED)  # it does not read
         elif not x.request_complete and (not request_unsent(x) or x.write_broken):
@@ -180,8 +189,7 @@ cdef inline void upstream_timeout(worker_t *w, conn_t *u) noexcept nogil:
     elif u.state == U_CONNECTING:
         attempt_failed(w, x, FM_E_CONNECT_TIMEOUT)
     else:
-        fm_bump_u64(&u.endpoint.failures, 1)
-        exchange_fail(w, x, FM_E_UPSTREAM_TIMEOUT)
+        attempt_failed(w, x, FM_E_UPSTREAM_TIMEOUT)
 
 
 cdef inline void relay_timeout(worker_t *w, conn_t *c) noexcept nogil:

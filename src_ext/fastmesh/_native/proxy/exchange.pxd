@@ -33,6 +33,7 @@ from fastmesh._native.proxy.access_t cimport (
     access_t,
 )
 from fastmesh._native.proxy.exchange_t cimport xchg_t
+from fastmesh._native.proxy.waiting cimport budget_give_back, waiting_leave
 from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_load_relaxed_u32, fm_store_release_u64
 from fastmesh._native.sys.os cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from fastmesh._native.sys.slowdown cimport fm_slow_down
@@ -101,6 +102,7 @@ cdef inline void exchange_outlive_blocks(worker_t *w, xchg_t *x) noexcept nogil:
     """A relay has begun, and may go on for days: the configuration that it came from may go. The numbers that it will count
     by at its end stay taken; for all other exchanges the blocks see to that."""
     exchange_count_tunnel(x, 1)
+    budget_give_back(x)
     x.outlives = 1
     exchange_drop_blocks(w, x)
 
@@ -240,6 +242,9 @@ cdef inline void exchange_end(worker_t *w, xchg_t *x) noexcept nogil:
     cdef uint64_t now = clock_us()
     duration = now - x.start_us
     exchange_detach_up(w, x)
+    if x.waits:
+        waiting_leave(x)
+    budget_give_back(x)
     if x.pair != NULL:
         if x.status < 600:
             fm_bump_u64(&x.pair.codes[x.status], 1)

@@ -14,6 +14,14 @@ from fastmesh._native.net.snap_t cimport action_t, listener_block_t, service_t
 from fastmesh._native.net.worker_t cimport conn_t, endpoint_t, listener_stats_t, pair_stats_t, service_stats_t
 from fastmesh._native.proto.chunked_t cimport chunk_t
 
+cdef enum wait_t:
+    WAIT_NONE = 0
+    WAIT_BACKOFF = 1  # until `wait_until_ms`, then the next attempt; all others until then at most
+    WAIT_BUDGET = 2
+    WAIT_QUEUE = 3
+
+ctypedef struct xchg_t
+
 ctypedef struct xchg_t:
     conn_t *client  # borrows
     conn_t *up  # borrows; the leased connection of the current attempt
@@ -31,6 +39,16 @@ ctypedef struct xchg_t:
     uint8_t tried_count
     uint8_t attempts
     uint8_t counted  # the current attempt is counted in the endpoint's in-flight number
+    uint8_t retrying  # counted in the retries in flight
+    uint8_t repaired  # a pooled connection that broke was replaced, which is no retry
+    uint8_t probing  # the current attempt finds out whether a half-open endpoint is back
+    uint8_t gave_up  # the client did, while the endpoint was slow
+    # waiting between two attempts, or for the first
+    uint8_t waits  # WAIT_…
+    uint8_t wait_error  # what the client gets if it is in vain
+    uint64_t wait_until_ms
+    xchg_t *wait_next
+    xchg_t *wait_prev
     # request
     pend_t request
     uint32_t sent  # bytes of `request` that this attempt has sent
@@ -64,6 +82,7 @@ ctypedef struct xchg_t:
     uint32_t trailers_capacity
     # time-outs
     uint32_t response_ms
+    uint32_t try_ms  # the same for this attempt
     uint32_t idle_ms
     uint32_t tunnel_idle_ms
     uint64_t deadline_ms  # of the whole exchange; 0: none

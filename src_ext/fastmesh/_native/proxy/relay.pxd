@@ -36,15 +36,14 @@ from fastmesh._native.net.conn cimport (
     conn_timer,
     conn_unsent,
 )
+from fastmesh._native.net.health cimport health_good
 from fastmesh._native.net.pool cimport (
     connect_error,
-    endpoint_connect_failed,
-    endpoint_connected,
     upstream_close,
     upstream_reset,
     upstream_open,
 )
-from fastmesh._native.net.snap_t cimport KEY_SOURCE_IP, service_t, target_t
+from fastmesh._native.net.snap_t cimport KEY_SOURCE_IP, RETRY_ON_CONNECT, service_t, target_t
 from fastmesh._native.net.splice cimport pipe_take, splice_fill, splice_flush
 from fastmesh._native.net.stats cimport pair_stats
 from fastmesh._native.net.worker_t cimport (
@@ -62,8 +61,9 @@ from fastmesh._native.net.worker_t cimport (
     pipe_t,
     worker_t,
 )
+from fastmesh._native.proxy.admission cimport attempt_admit
 from fastmesh._native.proxy.answer cimport client_close, client_reset
-from fastmesh._native.proxy.attempt cimport attempt_pick, attempt_was_tried
+from fastmesh._native.proxy.attempt cimport attempt_retries_left
 from fastmesh._native.proxy.exchange cimport (
     exchange_count_in,
     exchange_detach_up,
@@ -76,8 +76,10 @@ from fastmesh._native.proxy.exchange cimport (
     exchange_upstream_done,
 )
 from fastmesh._native.proxy.exchange_t cimport xchg_t
+from fastmesh._native.proxy.pick cimport attempt_pick, attempt_was_tried
 from fastmesh._native.proxy.proxy_header cimport proxy_header_prepend
 from fastmesh._native.proxy.targets cimport action_target
+from fastmesh._native.proxy.verdict cimport attempt_blame
 from fastmesh._native.sys.atomics cimport fm_bump_u64
 from fastmesh._native.sys.os cimport SO_ERROR, SOL_SOCKET, getsockopt, socklen_t
 
@@ -278,12 +280,13 @@ cdef inline bint relay_retry(worker_t *w, xchg_t *x, int32_t error) noexcept nog
     """After a failed connect: True when ``x.endpoint`` is another one to try; else the relay has ended."""
     cdef conn_t *u = x.up
     fm_bump_u64(&x.endpoint.failures, 1)
-    if error == FM_E_CONNECT_REFUSED or error == FM_E_CONNECT_TIMEOUT:
-        endpoint_connect_failed(w, x.endpoint)
+    attempt_blame(w, x, error, False)
     exchange_detach_up(w, x)
     if u != NULL:
         upstream_close(w, u)
-    if x.attempts < 2 and fm_error_info[error].retryable and attempt_pick(w, x) == 0 and not attempt_was_tried(x):
+    if x.service.retry_on & RETRY_ON_CONNECT and attempt_retries_left(x) and fm_error_info[error].retryable \
+            and attempt_pick(w, x) == 0 and not attempt_was_tried(x):
+        fm_bump_u64(&x.service_stats.retries, 1)
         return True
     relay_end(w, x, error)
     return False
@@ -305,7 +308,8 @@ cdef inline void relay_connecting(worker_t *w, xchg_t *x, conn_t *c, bint writab
         return
     if not writable:
         return
-    endpoint_connected(w, u.endpoint)
+    if health_good(u.endpoint.slot, x.service.slow_start_ms, <uint32_t> w.now_ms, <uint32_t> (x.attempt_us // 1000)):
+        fm_bump_u64(&w.health_changes, 1)
     u.state = R_OPEN
     conn_timer(w, u, 0)
     conn_timer(w, x.client, x.tunnel_idle_ms)
@@ -342,8 +346,12 @@ cdef inline void relay_begin(worker_t *w, conn_t *c) noexcept nogil:
     if service.needs_key and c.client_ip_len:
         x.key = hash_xxh64(&c.client_ip[0], c.client_ip_len, 0)
         x.has_key = 1
-    error = attempt_pick(w, x)
+    error = -attempt_pick(w, x)
+    if error == 0 and service.limited:
+        error = attempt_admit(w, x)
+        if error:
+            fm_bump_u64(&x.service_stats.limited, 1)
     if error != 0:
-        relay_end(w, x, -error)
+        relay_end(w, x, error)
         return
     relay_attempt(w, x)

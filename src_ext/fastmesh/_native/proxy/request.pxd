@@ -71,6 +71,7 @@ from fastmesh._native.proto.h1_t cimport (
     h1_forward_t,
     h1_req_t,
 )
+from fastmesh._native.proxy.admission cimport attempt_start
 from fastmesh._native.proxy.answer cimport (
     client_close,
     client_must_close,
@@ -81,13 +82,7 @@ from fastmesh._native.proxy.answer cimport (
     exchange_redirect,
     exchange_respond,
 )
-from fastmesh._native.proxy.attempt cimport (
-    attempt_pick,
-    attempt_send,
-    attempt_start,
-    request_append,
-    request_unsent,
-)
+from fastmesh._native.proxy.attempt cimport attempt_send, request_append, request_unsent
 from fastmesh._native.proxy.exchange cimport (
     exchange_log_request,
     exchange_new,
@@ -95,6 +90,7 @@ from fastmesh._native.proxy.exchange cimport (
     slice_of,
 )
 from fastmesh._native.proxy.exchange_t cimport xchg_t
+from fastmesh._native.proxy.pick cimport attempt_pick
 from fastmesh._native.proxy.targets cimport action_target
 from fastmesh._native.route.match cimport route_match
 from fastmesh._native.route.rewrite cimport route_rewrite_prefix
@@ -342,6 +338,8 @@ cdef inline int32_t request_route(worker_t *w, conn_t *c, xchg_t *x, const h1_re
     x.response_ms = x.action.response_ms if x.action.response_ms != UNSET_MS else service.response_ms
     x.idle_ms = service.idle_ms
     x.tunnel_idle_ms = service.tunnel_idle_ms
+    if service.retry_unsafe:
+        x.idempotent = 1
     if service.total_ms:
         x.deadline_ms = w.now_ms + service.total_ms
     request_hash_key(c, x, req)

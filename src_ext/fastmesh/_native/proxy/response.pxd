@@ -22,7 +22,7 @@ from fastmesh._native.base.limits cimport (
 )
 from fastmesh._native.base.slab cimport buf_new, pend_append, pend_clear, pend_len
 from fastmesh._native.net.conn cimport IO_AGAIN, IO_FAILED, conn_ready, conn_recv, conn_send, conn_timer
-from fastmesh._native.net.pool cimport connect_error, pool_put, upstream_close
+from fastmesh._native.net.pool cimport connect_error, pool_learn, pool_put, upstream_close
 from fastmesh._native.net.splice cimport pipe_take, splice_fill, splice_flush
 from fastmesh._native.net.worker_t cimport (
     CONN_CLOSED,
@@ -58,10 +58,17 @@ from fastmesh._native.proxy.answer cimport (
     exchange_finish,
     exchange_truncate,
 )
-from fastmesh._native.proxy.attempt cimport attempt_connected, attempt_failed, attempt_send, request_unsent
+from fastmesh._native.proxy.attempt cimport (
+    attempt_connected,
+    attempt_failed,
+    attempt_retry_status,
+    attempt_send,
+    request_unsent,
+)
 from fastmesh._native.proxy.exchange cimport exchange_detach_up, exchange_upstream_done, slice_of
 from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.proxy.relay cimport tunnel_begin
+from fastmesh._native.proxy.verdict cimport attempt_answered
 from fastmesh._native.sys.atomics cimport fm_likely, fm_unlikely
 from fastmesh._native.sys.os cimport SO_ERROR, SOL_SOCKET, getsockopt, socklen_t
 
@@ -87,7 +94,7 @@ cdef inline void response_end(worker_t *w, xchg_t *x, bint stray) noexcept nogil
     exchange_detach_up(w, x)
     if fm_likely(keep):
         u.flags &= <uint16_t> ~F_FRESH
-        pool_put(w, u, x.service.keepalive, x.service.pool_idle_ms)
+        pool_put(w, u, x.service)
     else:
         upstream_close(w, u)
     exchange_finish(w, x)
@@ -230,6 +237,11 @@ cdef inline int32_t response_begin(worker_t *w, xchg_t *x, uint8_t *data, uint32
     cdef uint32_t take
     if resp.minor == 0:
         x.endpoint.speaks_http10 = 1
+    if resp.keepalive_timeout_s >= 0:
+        pool_learn(w, x.endpoint, <uint32_t> min(resp.keepalive_timeout_s, 3600) * 1000)
+    attempt_answered(w, x, resp.status)
+    if fm_unlikely(resp.status >= 400) and attempt_retry_status(w, x, resp.status):
+        return FEED_OVER
     if not response_frame(w, x, resp, &reply):
         exchange_fail(w, x, FM_E_NO_MEMORY)
         return FEED_OVER
@@ -285,6 +297,7 @@ cdef inline int32_t response_switch(worker_t *w, xchg_t *x, uint8_t *data, uint3
     reply.body = H1_BODY_NONE
     reply.trailers = 0
     reply.date = slice_of(NULL, 0)
+    attempt_answered(w, x, 101)
     x.status = 101
     length = h1_emit_response(&w.response, &reply, w.out, OUT_BYTES - SCRATCH_BYTES)
     if length < 0:
@@ -309,7 +322,7 @@ cdef inline int32_t response_feed_head(worker_t *w, xchg_t *x, uint8_t *data, ui
         if parsed == 0:
             return FEED_MORE
         if parsed < 0:
-            exchange_fail(w, x, FM_E_UPSTREAM_MALFORMED)
+            attempt_failed(w, x, FM_E_UPSTREAM_MALFORMED)
             return FEED_OVER
         u.scan = 0
         if w.response.upgrade:
@@ -355,10 +368,8 @@ cdef inline int32_t response_feed(worker_t *w, xchg_t *x, uint8_t *data, uint32_
 cdef inline void response_eof(worker_t *w, xchg_t *x) noexcept nogil:
     """The endpoint sent FIN."""
     if not x.head_done:
-        if x.upstream_bytes:
-            exchange_fail(w, x, FM_E_UPSTREAM_MALFORMED)  # a head that was cut short
-        else:
-            attempt_failed(w, x, FM_E_UPSTREAM_CLOSED)
+        # A head that was cut short is malformed
+        attempt_failed(w, x, FM_E_UPSTREAM_MALFORMED if x.upstream_bytes else FM_E_UPSTREAM_CLOSED)
     elif x.response_in == H1_BODY_UNTIL_CLOSE:
         if x.response_out == H1_BODY_CHUNKED and not response_send(w, x, <const uint8_t *> b"0\r\n\r\n", 5):
             return
@@ -371,8 +382,6 @@ cdef inline void response_broken(worker_t *w, xchg_t *x) noexcept nogil:
     """The endpoint's connection was reset."""
     if x.head_done:
         exchange_truncate(w, x, FM_E_UPSTREAM_RESET)
-    elif x.upstream_bytes:
-        exchange_fail(w, x, FM_E_UPSTREAM_RESET)
     else:
         attempt_failed(w, x, FM_E_UPSTREAM_RESET)
 

@@ -1,0 +1,174 @@
+"""Reading what the workers count: sums over the workers, taken while they run. The base class of ``Engine``.
+
+Any thread. A number is read by one relaxed load, so sums of several are of about the same moment.
+"""
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
+
+from fastmesh._native.base.errors cimport FM_ERROR_LIMIT, fm_error_info
+from fastmesh._native.base.hist cimport HIST_COUNTS, SMALL_HIST_COUNTS
+from fastmesh._native.base.slot_t cimport slot_t
+from fastmesh._native.net.table cimport table_get
+from fastmesh._native.net.worker_t cimport (
+    endpoint_t,
+    listener_stats_t,
+    pair_stats_t,
+    service_stats_t,
+    worker_t,
+)
+from fastmesh._native.sys.atomics cimport (
+    fm_load_acquire_u32,
+    fm_load_acquire_u64,
+    fm_load_relaxed_u32,
+    fm_load_relaxed_u64,
+)
+
+
+cdef class Counters:
+    def busy(self):
+        """Exchanges, tunnels and relays in progress."""
+        cdef uint32_t i
+        total = 0
+        for i in range(self.worker_count):
+            total += fm_load_relaxed_u64(&self.workers[i].busy)
+        return total
+
+    def noticed(self):
+        """(changes of endpoints' health, turns over 100 ms, the longest turn in µs) over all workers and all time."""
+        cdef uint32_t i
+        changes = slow = longest = 0
+        for i in range(self.worker_count):
+            changes += fm_load_relaxed_u64(&self.workers[i].health_changes)
+            slow += fm_load_relaxed_u64(&self.workers[i].slow_turns)
+            longest = max(longest, fm_load_relaxed_u64(&self.workers[i].longest_turn_us))
+        return changes, slow, longest
+
+    def pair(self, uint32_t index):
+        """(codes, counts) of a (listener, service) pair, or None before its first request."""
+        cdef uint32_t i, code
+        cdef pair_stats_t *pair
+        cdef uint64_t codes[600]
+        cdef uint64_t sums[HIST_COUNTS]
+        found = False
+        memset(codes, 0, sizeof(codes))
+        memset(sums, 0, sizeof(sums))
+        for i in range(self.worker_count):
+            pair = <pair_stats_t *> table_get(&self.workers[i].pairs, index)
+            if pair == NULL:
+                continue
+            found = True
+            for code in range(600):
+                codes[code] += fm_load_relaxed_u64(&pair.codes[code])
+            for code in range(HIST_COUNTS):
+                sums[code] += fm_load_relaxed_u64(&pair.duration[code])
+        if not found:
+            return None
+        return {code: codes[code] for code in range(600) if codes[code]}, (<char *> sums)[:sizeof(sums)]
+
+    def service(self, uint32_t index):
+        """The counts of a service's upstream durations, or None before its first request."""
+        cdef uint32_t i, j
+        cdef service_stats_t *stats
+        cdef uint64_t sums[HIST_COUNTS]
+        found = False
+        memset(sums, 0, sizeof(sums))
+        for i in range(self.worker_count):
+            stats = <service_stats_t *> table_get(&self.workers[i].services, index)
+            if stats == NULL:
+                continue
+            found = True
+            for j in range(HIST_COUNTS):
+                sums[j] += fm_load_relaxed_u64(&stats.upstream_duration[j])
+        return (<char *> sums)[:sizeof(sums)] if found else None
+
+    def endpoint(self, uint32_t index):
+        """(health word, in flight, connections, idle, requests, failures, answers of 5xx, latency counts) of a slot."""
+        cdef uint32_t i, j
+        cdef slot_t *slot = <slot_t *> table_get(&self.shared.slots, index)
+        cdef endpoint_t *ep
+        cdef uint64_t sums[SMALL_HIST_COUNTS]
+        cdef uint64_t requests = 0, failures = 0, connections = 0, idle = 0, in_flight = 0, answers_5xx = 0
+        memset(sums, 0, sizeof(sums))
+        for i in range(self.worker_count):
+            ep = <endpoint_t *> table_get(&self.workers[i].endpoints, index)
+            if ep == NULL or fm_load_acquire_u32(&ep.generation) != slot.generation:
+                continue
+            answers_5xx += fm_load_relaxed_u64(&ep.answers_5xx)
+            connections += fm_load_relaxed_u32(&ep.connections)
+            idle += fm_load_relaxed_u32(&ep.idle)
+            requests += fm_load_relaxed_u64(&ep.requests)
+            failures += fm_load_relaxed_u64(&ep.failures)
+            in_flight += fm_load_relaxed_u64(&ep.in_flight)
+            for j in range(SMALL_HIST_COUNTS):
+                sums[j] += fm_load_relaxed_u64(&ep.latency[j])
+        return (fm_load_relaxed_u64(&slot.health), in_flight, connections, idle, requests, failures, answers_5xx,
+                (<char *> sums)[:sizeof(sums)])
+
+    def slot_health(self, uint32_t index):
+        """The slot's health word (see ``base/slot_t.pxd``)."""
+        return fm_load_relaxed_u64(&(<slot_t *> table_get(&self.shared.slots, index)).health)
+
+    def ejection(self, uint32_t index):
+        """(how often the slot's endpoint was left out, when last in worker-clock ms, for how many ms, why: an FM_E_… or
+        REASON_… of ``net/health.pxd``)"""
+        cdef slot_t *slot = <slot_t *> table_get(&self.shared.slots, index)
+        return (fm_load_relaxed_u32(&slot.ejected_total), fm_load_relaxed_u32(&slot.ejected_ms),
+                fm_load_relaxed_u32(&slot.ejected_for_ms), fm_load_relaxed_u32(&slot.reason))
+
+    def service_use(self, uint32_t index):
+        """(retries, retries that the budget refused, requests that a limit refused, in flight, retrying, queued,
+        connections) of a service"""
+        cdef uint32_t i
+        cdef service_stats_t *stats
+        cdef uint64_t retries = 0, refused = 0, limited = 0, in_flight = 0, retrying = 0, queued = 0, connections = 0
+        for i in range(self.worker_count):
+            stats = <service_stats_t *> table_get(&self.workers[i].services, index)
+            if stats != NULL:
+                retries += fm_load_relaxed_u64(&stats.retries)
+                refused += fm_load_relaxed_u64(&stats.retries_refused)
+                limited += fm_load_relaxed_u64(&stats.limited)
+                in_flight += fm_load_relaxed_u64(&stats.in_flight)
+                retrying += fm_load_relaxed_u64(&stats.retrying)
+                queued += fm_load_relaxed_u64(&stats.queued)
+                connections += fm_load_relaxed_u64(&stats.connections)
+        return retries, refused, limited, in_flight, retrying, queued, connections
+
+    def listener(self, uint32_t index):
+        """(active, total, bytes received, bytes sent)"""
+        cdef uint32_t i
+        cdef listener_stats_t *stats
+        active = total = received = sent = 0
+        for i in range(self.worker_count):
+            stats = <listener_stats_t *> table_get(&self.workers[i].listeners, index)
+            if stats != NULL:
+                active += fm_load_relaxed_u64(&stats.connections_active)
+                total += fm_load_relaxed_u64(&stats.connections_total)
+                received += fm_load_relaxed_u64(&stats.bytes_received)
+                sent += fm_load_relaxed_u64(&stats.bytes_sent)
+        return active, total, received, sent
+
+    def errors(self):
+        """Counts by public error code."""
+        cdef uint32_t i, error
+        counts = {}
+        for error in range(FM_ERROR_LIMIT):
+            if fm_error_info[error].public_name == NULL:
+                continue
+            name = (<bytes> fm_error_info[error].public_name).decode()
+            total = counts.get(name, 0)
+            for i in range(self.worker_count):
+                total += fm_load_relaxed_u64(&self.workers[i].errors[error])
+            counts[name] = total
+        return counts
+
+    def worker(self, uint32_t index):
+        """(connections, exchanges, turns, longest turn in µs, generation, ledger)"""
+        cdef worker_t *w = self.workers[index]
+        ledger = {
+            "connections": fm_load_relaxed_u64(&w.conns_live) - 1,  # without the mailbox
+            "exchanges": fm_load_relaxed_u64(&w.exchanges.live),
+            "buffers": fm_load_relaxed_u64(&w.bufs.live),
+            "pipes": fm_load_relaxed_u64(&w.pipes_live),
+        }
+        return (ledger["connections"], fm_load_relaxed_u64(&w.busy), fm_load_relaxed_u64(&w.turns),
+                fm_load_relaxed_u64(&w.longest_turn_us), fm_load_acquire_u64(&w.adopted_generation), ledger)

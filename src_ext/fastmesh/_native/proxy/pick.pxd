@@ -1,0 +1,147 @@
+"""Which endpoint an attempt goes to, and how long a probe of a half-open one may take. Owner worker only."""
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+from fastmesh._native.base.errors cimport FM_E_NO_ENDPOINT, FM_E_NO_MEMORY
+from fastmesh._native.base.limits cimport (
+    PROBE_LATE_MS,
+    PROBE_LEASE_MOST_MS,
+    PROBE_PATIENCE_MS,
+    PROBE_SKIPS,
+    SLOW_TIMES,
+    TRIED_MAX,
+)
+from fastmesh._native.base.slot_t cimport slot_t
+from fastmesh._native.lb.candidate cimport LB_USABLE, lb_condition, lb_condition_of
+from fastmesh._native.lb.lb cimport lb_adopt, lb_pick, lb_wants_total
+from fastmesh._native.lb.lb_t cimport lb_ctx_t, lb_t
+from fastmesh._native.net.health cimport health_is_half_open, health_probe_claim, health_ramp_step
+from fastmesh._native.net.snap_t cimport block_drop, block_take, service_t
+from fastmesh._native.net.stats cimport endpoint_of, service_stats
+from fastmesh._native.net.worker_t cimport service_stats_t, worker_t
+from fastmesh._native.proxy.exchange_t cimport xchg_t
+from fastmesh._native.proxy.waiting cimport service_usage
+from fastmesh._native.sys.atomics cimport fm_likely, fm_load_relaxed_u64, fm_unlikely
+
+
+cdef inline void service_adopt(worker_t *w, service_stats_t *stats, service_t *service) noexcept nogil:
+    """The worker's state follows the newest block; what it knew of the old one is carried over."""
+    cdef service_t *old = stats.adopted
+    if lb_adopt(&stats.lb_state, old.lb if old != NULL else NULL, service.lb) != 0:
+        return  # no memory: picks go on without the memory of turns
+    block_take(service.refs, w.index)
+    stats.adopted = service
+    if old != NULL:
+        block_drop(old.refs, w.index)
+
+
+cdef inline bint attempt_may_probe(const xchg_t *x, uint64_t health, uint32_t now_ms) noexcept nogil:
+    """Whether this request may find out if a half-open endpoint is back: one that can be repeated elsewhere; after a
+    while any, or a service that is only written to would never get its endpoint back."""
+    return x.idempotent or x.tunnel or now_ms - <uint32_t> health >= PROBE_LATE_MS
+
+
+cdef inline int32_t attempt_pick_half_open(worker_t *w, xchg_t *x, lb_ctx_t *ctx, int32_t index) noexcept nogil:
+    """The pick fell on an endpoint with something to its health word. Moves a slow start on; of the requests that meet a
+    half-open endpoint one becomes its probe, the others go elsewhere. The endpoint's index."""
+    cdef service_t *service = x.service
+    cdef uint32_t now_ms = ctx.now_ms
+    cdef uint32_t tried[TRIED_MAX + PROBE_SKIPS]
+    cdef uint32_t k
+    cdef uint64_t word
+    cdef slot_t *slot
+    for k in range(ctx.ntried):
+        tried[k] = x.tried[k]
+    ctx.tried = &tried[0]
+    for k in range(PROBE_SKIPS):
+        slot = service.lb.slots[index]
+        word = fm_load_relaxed_u64(&slot.health)
+        health_ramp_step(slot, now_ms)
+        if not health_is_half_open(word, now_ms):
+            return index
+        if attempt_may_probe(x, word, now_ms) and health_probe_claim(slot, now_ms, attempt_lease_ms(x)):
+            x.probing = 1
+            return index
+        tried[ctx.ntried] = slot.index
+        ctx.ntried += 1
+        index = lb_pick(service.lb, &x.service_stats.lb_state, ctx)
+        if index < 0:
+            return index
+    return index
+
+
+cdef inline uint32_t attempt_patience_ms(const xchg_t *x) noexcept nogil:
+    """How long a probe may take to answer."""
+    return PROBE_PATIENCE_MS + <uint32_t> (x.service_stats.typical_us * SLOW_TIMES // 1000)
+
+
+cdef inline uint32_t attempt_lease_ms(const xchg_t *x) noexcept nogil:
+    """How long a probe may stay without a result before another request becomes it."""
+    cdef uint32_t connect_ms = x.service.connect_ms
+    if connect_ms == 0 or connect_ms > PROBE_LEASE_MOST_MS:
+        connect_ms = PROBE_LEASE_MOST_MS
+    return connect_ms + attempt_patience_ms(x)
+
+
+cdef inline int32_t attempt_pick(worker_t *w, xchg_t *x) noexcept nogil:
+    """Chooses ``x.endpoint``; 0, or -FM_E_…"""
+    cdef service_t *service = x.service
+    cdef lb_ctx_t ctx
+    cdef int32_t index
+    cdef slot_t *slot
+    if x.service_stats == NULL:
+        x.service_stats = service_stats(w, service.index)
+        if x.service_stats == NULL:
+            return -FM_E_NO_MEMORY
+    if fm_unlikely(x.service_stats.adopted != service) and service.index < w.snap.service_count \
+            and w.snap.services[service.index] == service:
+        service_adopt(w, x.service_stats, service)
+    x.probing = 0
+    ctx.now_ms = <uint32_t> w.now_ms
+    ctx.ntried = x.tried_count
+    ctx.tried = &x.tried[0]
+    ctx.key = x.key
+    ctx.has_key = x.has_key
+    ctx.total_in_flight = <uint32_t> service_usage(w, service.index).in_flight if lb_wants_total(service.lb) else 0
+    index = lb_pick(service.lb, &x.service_stats.lb_state, &ctx)
+    if fm_likely(index >= 0) and fm_unlikely(fm_load_relaxed_u64(&service.lb.slots[index].health) != 0):
+        index = attempt_pick_half_open(w, x, &ctx, index)
+    if index < 0:
+        return -FM_E_NO_ENDPOINT
+    slot = service.lb.slots[index]
+    x.endpoint = endpoint_of(w, slot)
+    if x.endpoint == NULL:
+        return -FM_E_NO_MEMORY
+    return 0
+
+
+cdef inline bint attempt_was_tried(const xchg_t *x) noexcept nogil:
+    cdef uint32_t i
+    for i in range(x.tried_count):
+        if x.tried[i] == x.endpoint.slot.index:
+            return True
+    return False
+
+
+cdef inline bint attempt_is_usable(worker_t *w, const xchg_t *x) noexcept nogil:
+    return x.probing or lb_condition_of(fm_load_relaxed_u64(&x.endpoint.slot.health), <uint32_t> w.now_ms) == LB_USABLE
+
+
+cdef inline bint attempt_has_alternative(worker_t *w, const xchg_t *x) noexcept nogil:
+    """Whether an endpoint is usable beside that of the attempt."""
+    cdef const lb_t *lb = x.service.lb
+    cdef uint32_t i
+    for i in range(lb.n):
+        if lb.slots[i] != x.endpoint.slot and lb_condition(lb, i, <uint32_t> w.now_ms) == LB_USABLE:
+            return True
+    return False
+
+
+cdef inline void attempt_set_patience(worker_t *w, xchg_t *x) noexcept nogil:
+    """Less time to answer than `response`: by `per_try`, and for a probe whose request could go elsewhere at once."""
+    cdef uint32_t most_ms = x.service.per_try_ms
+    if x.probing and x.idempotent and x.attempts <= x.service.retry_attempts and attempt_has_alternative(w, x):
+        most_ms = attempt_patience_ms(x) if most_ms == 0 else min(most_ms, attempt_patience_ms(x))
+    if most_ms and (x.try_ms == 0 or most_ms < x.try_ms):
+        x.try_ms = most_ms
+
+
