@@ -87,7 +87,7 @@ cdef int service_fill_lb(service_t *service, dict spec, table_t *slots) except -
         options.table_size = spec["table_size"]
         options.bounded_load = spec["bounded_load"]
         with nogil:
-            service.lb = lb_new(policy, n, pointers, weights, &options)
+            service.lb = lb_new(policy, n, pointers, weights, NULL, &options)
         if service.lb == NULL:
             raise MemoryError
     finally:
