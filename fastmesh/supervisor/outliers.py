@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import trio
 
-from fastmesh.health import Counts, Detector
-from fastmesh.model import Config
+from fastmesh.health import Counts, Detector, Outlier
+from fastmesh.model import Config, OutlierDetection
 from fastmesh.supervisor.dataplane import DataPlane
 
 log = logging.getLogger("fastmesh.health")
@@ -33,8 +33,8 @@ async def eject_outliers(data_plane: DataPlane, config: Callable[[], Config]) ->
             wait = IDLE_SECONDS if due is None else min(due - now, IDLE_SECONDS)
             await trio.sleep(max(wait, LEAST_SECONDS))
             continue
-        counts = await trio.to_thread.run_sync(_counts, data_plane)
-        for outlier in detector.look(now, settings, counts):
+        # In a thread, because reading ten thousand endpoints takes longer than the admin API may wait.
+        for outlier in await trio.to_thread.run_sync(_look, detector, data_plane, now, settings):
             if await trio.to_thread.run_sync(data_plane.eject, outlier.service, outlier.address):
                 # The data plane tells for how long.
                 log.warning(
@@ -45,8 +45,11 @@ async def eject_outliers(data_plane: DataPlane, config: Callable[[], Config]) ->
                 )
 
 
-def _counts(data_plane: DataPlane) -> list[Counts]:
-    return [
+def _look(
+    detector: Detector, data_plane: DataPlane, now: float, settings: Mapping[str, OutlierDetection]
+) -> list[Outlier]:
+    counts = [
         Counts(item.service, item.address, item.requests, item.answers_5xx + item.failures)
         for item in data_plane.stats().endpoints
     ]
+    return detector.look(now, settings, counts)
