@@ -75,6 +75,10 @@ tsan: build test-packages ## the threaded scenario under ThreadSanitizer
 fuzz: build ## fuzz each parser for FUZZ_SECONDS (60) under AddressSanitizer
 	tools/sanitize fuzz $(FUZZ_SECONDS)
 
+.PHONY: chaos
+chaos: build test-packages ## kill, slow, cut off and spoil endpoints under load, and count what clients see
+	$(BIN)/python -m tests.chaos
+
 .PHONY: invert
 invert: build test-packages ## invert each branch of tools/inversions.toml: does its test notice? (long)
 	$(BIN)/python tools/invert --jobs $(JOBS)

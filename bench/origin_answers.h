@@ -12,6 +12,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "origin_die.h"
+
 enum { HEAD_ROOM = 512, NUMBER_ROOM = HEAD_ROOM + 24 };    /* for an answer's head; with a number behind it */
 
 struct message {
@@ -42,19 +44,6 @@ static struct answer answers[] = {
 enum { ANSWERS = sizeof answers / sizeof answers[0], ECHO = 1, NOT_FOUND = ANSWERS - 2, BAD_REQUEST };
 
 static struct answer failures[100];     /* with a status of 500 and up; built when first needed */
-
-static void die(const char *what)
-{
-    perror(what);
-    exit(1);
-}
-
-static void *checked(void *memory)
-{
-    if (!memory)
-        die("malloc");
-    return memory;
-}
 
 static inline const char *reason(int status)
 {

@@ -13,7 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "origin_answers.h"
+#include "origin_die.h"
 
 struct command {
     char text[512];

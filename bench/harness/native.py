@@ -1,4 +1,4 @@
-"""Compiles the benchmark's own C programs when their source is newer than the binary."""
+"""Compiles our own C programs, of benchmarks and fault tests, when a source is newer than the binary."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.harness.place import BENCH, BIN, BenchError
@@ -14,18 +15,21 @@ _FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Wextra", "-Wconversion")
 _OWN_HEADER = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 
 
-def built(program: str) -> Path:
-    """Path of `bench/bin/<program>`, built from `bench/<program>.c` if it or a header beside it is newer."""
-    source, binary = BENCH / f"{program}.c", BIN / program
+def built(program: str, folder: Path = BENCH, binaries: Path = BIN, flags: Sequence[str] = ()) -> Path:
+    """Path of `<binaries>/<program>`, built from `<folder>/<program>.c` if it or a header of it is newer."""
+    source, binary = folder / f"{program}.c", binaries / program
     if binary.exists() and binary.stat().st_mtime >= _changed(source):
         return binary
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise BenchError("no C compiler; install one: apt-get install gcc libc6-dev")
-    BIN.mkdir(exist_ok=True)
-    fresh = BIN / f"{program}.{os.getpid()}"
+    binaries.mkdir(parents=True, exist_ok=True)
+    fresh = binaries / f"{program}.{os.getpid()}"
     result = subprocess.run(
-        [compiler, *_FLAGS, str(source), "-o", str(fresh)], capture_output=True, text=True, check=False
+        [compiler, *_FLAGS, *flags, str(source), "-o", str(fresh)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if result.returncode:
         raise BenchError(f"{compiler} failed on {source}:\n{result.stderr}")

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.harness.control import ANSWER_SECONDS, ask_control, is_heard
 from bench.harness.native import built
 from bench.harness.place import BenchError
 from bench.harness.process import Child, wait_for_port, wait_until
 
-_ANSWER_SECONDS = 5.0
 _COUNTS = re.compile(r"requests (\d+) delayed (\d+) failed (\d+) waiting (\d+) serving (\d+)")
 
 
@@ -36,7 +35,7 @@ class Origin:
     Starts at once and returns when all accept; every port is `normal`. Errors are BenchError.
     """
 
-    def __init__(self, ports: Sequence[int], *, cpu: int, folder: Path) -> None:
+    def __init__(self, ports: Sequence[int], *, cpu: int | None, folder: Path) -> None:
         self.ports = tuple(ports)
         self._cpu = cpu
         self._log = folder / f"origin-{ports[0]}.log"
@@ -51,7 +50,7 @@ class Origin:
             for port in self.ports:
                 wait_for_port(child, port)
             # The last that it opens; of an origin that was killed, one may lie there that nobody reads.
-            wait_until(self._is_heard, child, "open its control socket")
+            wait_until(lambda: is_heard(self._control), child, "open its control socket")
         except BaseException:
             child.stop()
             raise
@@ -92,7 +91,7 @@ class Origin:
     def kill(self) -> None:
         """As a crash would end it: to its connections only the kernel says so. Returns when it is gone."""
         self._child.signal(signal.SIGKILL)
-        if self._child.wait(_ANSWER_SECONDS) is None:
+        if self._child.wait(ANSWER_SECONDS) is None:
             raise BenchError(
                 f"the origin, pid {self.pid}, is still there after SIGKILL; look at its state in /proc"
             )
@@ -117,30 +116,10 @@ class Origin:
         except PermissionError:
             pass
 
-    def _is_heard(self) -> bool:
-        try:
-            with self._connect():
-                return True
-        except OSError:
-            return False
-
-    def _connect(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        try:
-            connection.settimeout(_ANSWER_SECONDS)
-            connection.bind("")  # an address of the kernel's choice, where the answer goes
-            connection.connect(str(self._control))
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
     def _ask(self, command: str) -> str:
         self.check_alive()
         try:
-            with self._connect() as connection:
-                connection.send(command.encode())
-                return connection.recv(512).decode().rstrip("\n").removeprefix("error: ")
+            return ask_control(self._control, command)
         except OSError as error:
             self.check_alive()
             raise BenchError(f"the origin, pid {self.pid}, does not answer {command!r}: {error}") from error

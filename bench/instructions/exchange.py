@@ -72,7 +72,8 @@ def _worker(origin: Path) -> Any:
     worker.define_slot(0, 1, 0, pack_address(address), address.text.encode())
     config = Config({}, {"s": service})
     spec = listener_spec(listener, config, 0, ["s"].index, ["", "s"].index)
-    worker.publish([worker.build_listener(spec)], [worker.build_service(service_spec(service, 0, [(0, 1)]))])
+    block = worker.build_service(service_spec(service, 0, [(0, 1, 0)]))
+    worker.publish([worker.build_listener(spec)], [block])
     worker.turn()
     return worker
 

@@ -87,13 +87,13 @@ def problem(node: Node, message: str, suggestion: str | None = None) -> _Invalid
     return INVALID
 
 
-def wrong_shape(node: Node, name: str, says: str) -> _Invalid:
+def wrong_shape(node: Node, name: str, says: str, suggestion: str | None = None) -> _Invalid:
     """Report that a value of another shape stands where `says` is needed."""
     if node.kind == BROKEN:
         return INVALID
     if node.is_null:
         return problem(node, f"`{name}` has no value", f"write {says}, or remove the key")
-    return problem(node, f"`{name}` needs {says}, not {node.describe()}")
+    return problem(node, f"`{name}` needs {says}, not {node.describe()}", suggestion)
 
 
 class Text:
@@ -468,17 +468,28 @@ class Values:
 
 
 class Section:
-    """A mapping with known keys, as Values. Messages call it `title`: "a route", "service `{name}`"."""
+    """A mapping with known keys, as Values. Messages call it `title`: "a route", "service `{name}`".
 
-    def __init__(self, title: str, fields: Mapping[str, Field], rules: Schema | None = None) -> None:
+    `hints` say what to do about words that people write here by mistake: keys that belong elsewhere, or a
+    scalar in the place of the mapping.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        fields: Mapping[str, Field],
+        rules: Schema | None = None,
+        hints: Mapping[str, str] | None = None,
+    ) -> None:
         self.title = title
         self.rules = rules or {}  # what the schema says of keys that depend on each other
         self.fields = fields
+        self.hints = hints or {}
         self.says = f"a mapping with {one_of(list(fields)[:3])}" if len(fields) < 4 else "a mapping"
 
     def read(self, node: Node, name: str) -> Any:
         if node.kind != MAPPING:
-            return wrong_shape(node, name, self.says)
+            return wrong_shape(node, name, self.says, self.hints.get(node.text))
         result = Values(node)
         title = self.title.replace("{name}", name)
         for key, item in node.items:
@@ -487,7 +498,8 @@ class Section:
             result.keys[text] = key
             result.nodes[text] = item
             if field is None:
-                suggestion = did_you_mean(text, self.fields) or f"the keys here are {all_of(self.fields)}"
+                suggestion = self.hints.get(text) or did_you_mean(text, self.fields)
+                suggestion = suggestion or f"the keys here are {all_of(self.fields)}"
                 problem(key, f"{title} has no key `{text}`", suggestion)
                 continue
             value = field.kind.read(item, text)

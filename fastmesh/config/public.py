@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from fastmesh.config.failure_keys import RETRY_CODES
 from fastmesh.model import (
     Balance,
     Config,
@@ -15,10 +16,12 @@ from fastmesh.model import (
     Health,
     Limits,
     Listener,
+    OutlierDetection,
     Redirect,
     Retries,
     Route,
     Service,
+    ServiceLimits,
     Timeouts,
     Upstream,
 )
@@ -142,6 +145,7 @@ def service_dict(service: Service) -> dict[str, Any]:
             {
                 "address": endpoint.address.text,
                 "weight": endpoint.weight,
+                "priority": endpoint.priority,
                 **({"labels": dict(endpoint.labels)} if endpoint.labels else {}),
             }
             for endpoint in service.endpoints
@@ -149,8 +153,11 @@ def service_dict(service: Service) -> dict[str, Any]:
         "balance": _balance(service.balance),
         "timeouts": _timeouts(service.timeouts),
         "retries": _retries(service.retries),
+        "outlier_detection": _outlier_detection(service.outlier_detection),
+        "limits": _service_limits(service.limits),
+        "slow_start": _duration(service.slow_start),
         "upstream": _upstream(service.upstream),
-        **({} if service.health is None else {"health": _health(service.health)}),
+        "health": _health(service.health),
         "send_proxy": service.send_proxy or "off",
     }
 
@@ -186,9 +193,55 @@ def _timeouts(timeouts: Timeouts) -> dict[str, Any]:
     return public
 
 
+def _share(share: float | None) -> str:
+    return "none" if share is None else format_share(share)
+
+
+def _number(number: int | None) -> int | str:
+    return "none" if number is None else number
+
+
 def _retries(retries: Retries) -> dict[str, Any]:
-    budget = "none" if retries.budget is None else format_share(retries.budget)
-    return {"attempts": retries.attempts, "budget": budget}
+    codes = set(retries.codes)
+    names = []
+    for name, group in reversed(RETRY_CODES.items()):  # the widest first
+        if codes.issuperset(group):
+            codes.difference_update(group)
+            names.append(name)
+    return {
+        "attempts": retries.attempts,
+        "budget": _share(retries.budget),
+        "on": [*retries.on, *names, *sorted(codes)],
+        "per_try": _duration(retries.per_try),
+        "retry_unsafe": retries.retry_unsafe,
+    }
+
+
+def _outlier_detection(detection: OutlierDetection | None) -> Any:
+    if detection is None:
+        return "off"
+    return {
+        "consecutive_5xx": _number(detection.consecutive_5xx),
+        "consecutive_gateway_errors": _number(detection.consecutive_gateway_errors),
+        "success_rate": _share(detection.success_rate),
+        "interval": _duration(detection.interval),
+        "base_ejection_time": _duration(detection.base_ejection_time),
+        "max_ejection_time": _duration(detection.max_ejection_time),
+        "max_ejected": _share(detection.max_ejected),
+    }
+
+
+def _service_limits(limits: ServiceLimits) -> dict[str, Any]:
+    return {
+        "connections": _number(limits.connections),
+        "requests": _number(limits.requests),
+        "queue": limits.queue,
+        "queue_timeout": _duration(limits.queue_timeout),
+        "endpoint": {
+            "connections": _number(limits.endpoint_connections),
+            "requests": _number(limits.endpoint_requests),
+        },
+    }
 
 
 def _upstream(upstream: Upstream) -> dict[str, Any]:
@@ -199,11 +252,28 @@ def _upstream(upstream: Upstream) -> dict[str, Any]:
     }
 
 
-def _health(health: Health) -> dict[str, Any]:
+def _health(health: Health | None) -> Any:
+    if health is None:
+        return "off"
     return {
-        "path": health.path,
+        "type": health.type,
+        **(_http_check(health) if health.type == "http" else {}),
+        **({} if health.port is None else {"port": health.port}),
         "interval": _duration(health.interval),
         "timeout": _duration(health.timeout),
         "healthy": health.healthy,
         "unhealthy": health.unhealthy,
+        "panic_threshold": _share(health.panic),
     }
+
+
+def _http_check(health: Health) -> dict[str, Any]:
+    public: dict[str, Any] = {"path": health.path, "method": health.method}
+    if health.host is not None:
+        public["host"] = health.host
+    if health.headers:
+        public["headers"] = dict(health.headers)
+    public["expect"] = [first if first == last else f"{first}-{last}" for first, last in health.expect]
+    if health.body is not None:
+        public["body"] = {"regex": health.body.text} if health.body.regex else health.body.text
+    return public

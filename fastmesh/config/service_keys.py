@@ -1,10 +1,18 @@
-"""The keys of a service: endpoints, policy, time-outs, connections."""
+"""The keys of a service: endpoints, policy, time-outs, connections. Those about failures: `failure_keys`."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from fastmesh.config import texts
+from fastmesh.config.failure_keys import (
+    HEALTH,
+    OUTLIER_DETECTION,
+    PRIORITY,
+    RETRIES,
+    SERVICE_LIMITS,
+    SLOW_START,
+)
 from fastmesh.config.kinds import (
     ByShape,
     Choice,
@@ -63,6 +71,13 @@ _ENDPOINT = Named(
                     "Share of the requests, relative to the other endpoints; 0 gets no new ones.",
                     default=1,
                     example=3,
+                ),
+                "priority": Field(
+                    PRIORITY,
+                    "The group of the endpoint. Requests go to the lowest number as long as enough of its "
+                    "endpoints can be used, then to the next.",
+                    default=0,
+                    example=1,
                 ),
                 "labels": Field(
                     _LABELS, "Free names and values, shown by the admin API.", example={"version": "v1"}
@@ -185,20 +200,6 @@ _TIMEOUTS = Section(
         ),
     },
 )
-_RETRIES = Section(
-    "`retries`",
-    {
-        "attempts": Field(
-            Integer(0, 100), "Retries at most: 2 means up to three sends.", default=2, example=1
-        ),
-        "budget": Field(
-            share(0.0, 1.0, none=True),
-            "Retries at most, as a share of all requests to the service.",
-            default="20%",
-            example="10%",
-        ),
-    },
-)
 _UPSTREAM = Section(
     "`upstream`",
     {
@@ -216,26 +217,6 @@ _UPSTREAM = Section(
             "How old a connection may get before it is closed instead of kept.",
             default="none",
             example="10m",
-            late=True,
-        ),
-    },
-)
-_HEALTH = Section(
-    "`health`",
-    {
-        "path": Field(
-            Text("a path such as `/healthz`", texts.parse_path),
-            "What is asked for.",
-            default="/",
-            example="/healthz",
-        ),
-        "interval": Field(duration(), "From one check to the next.", default="2s", example="5s"),
-        "timeout": Field(duration(), "How long an answer may take.", default="1s", example="500ms"),
-        "healthy": Field(
-            Integer(1, 1000), "Good checks in a row that bring an endpoint back.", default=2, example=1
-        ),
-        "unhealthy": Field(
-            Integer(1, 1000), "Failed checks in a row that take one out.", default=3, example=2
         ),
     },
 )
@@ -246,7 +227,25 @@ def inherited_keys() -> dict[str, Field]:
     return {
         "timeouts": Field(_TIMEOUTS, "How long each step may take.", example={"response": "3s"}),
         "retries": Field(
-            _RETRIES, "Sending a request again to another endpoint.", example={"attempts": 1}, late=True
+            RETRIES, "When a request is sent again, to another endpoint.", example={"attempts": 1}
+        ),
+        "outlier_detection": Field(
+            OUTLIER_DETECTION,
+            "When an endpoint is ejected (left out for a while) because of its answers. With `off`, only one "
+            "that takes no connections is.",
+            example={"consecutive_5xx": 10},
+        ),
+        "limits": Field(
+            SERVICE_LIMITS,
+            "How much a service may be used at one time by all clients together; what is over gets 503 at "
+            "once. Not to be confused with `limits` of the file: what a client may send.",
+            example={"requests": 1000},
+        ),
+        "slow_start": Field(
+            SLOW_START,
+            "How long a new or recovered endpoint takes to come to its full share.",
+            default="none",
+            example="30s",
         ),
         "upstream": Field(_UPSTREAM, "Connections to endpoints.", example={"keepalive": 32}),
         "balance": Field(
@@ -268,7 +267,13 @@ SERVICE: Final = Section(
             example=["10.0.0.1:8080"],
         ),
         **inherited_keys(),
-        "health": Field(_HEALTH, "Active checks.", example={"path": "/healthz"}, late=True),
+        "health": Field(
+            HEALTH,
+            "Active checks: what is asked of each endpoint, and how often. A path alone is an HTTP check "
+            "with the defaults, `tcp` one that opens a connection.",
+            default="off",
+            example="/healthz",
+        ),
         "send_proxy": Field(
             Choice({"off": None, "v1": "v1", "v2": "v2"}, what="version"),
             "PROXY protocol towards the endpoint.",

@@ -7,6 +7,16 @@ from typing import Any, TypeVar
 
 from msgspec import Struct, structs
 
+from fastmesh.config.failures import (
+    KEPT,
+    build_health,
+    build_limits,
+    build_outlier_detection,
+    build_retries,
+    check_per_try,
+    check_queue,
+    warn,
+)
 from fastmesh.config.kinds import INVALID, Item, Values, problem
 from fastmesh.config.service_keys import HASH_POLICIES
 from fastmesh.config.source import Node
@@ -15,9 +25,10 @@ from fastmesh.model import (
     Balance,
     Endpoint,
     HashKey,
-    Health,
+    OutlierDetection,
     Retries,
     Service,
+    ServiceLimits,
     Timeouts,
     Upstream,
 )
@@ -85,9 +96,16 @@ class Inherited:
         values: dict[str, Any] = {} if defaults is None else defaults.values
         get = values.get
         self.timeouts = _timeouts(get("timeouts"), Timeouts())
-        self.retries = _replaced(get("retries"), Retries())
+        self.retries = build_retries(get("retries"), Retries())
+        self.outlier_detection = build_outlier_detection(
+            values.get("outlier_detection", KEPT), OutlierDetection()
+        )
+        self.limits = build_limits(get("limits"), ServiceLimits())
+        self.limits_values: Values | None = get("limits")
+        self.slow_start: float | None = get("slow_start")
         self.upstream = _replaced(get("upstream"), Upstream())
         self.balance = _balance(get("balance"), Balance())
+        check_per_try(get("retries"), get("timeouts"), self.retries, self.timeouts)
 
 
 def build_service(draft: Draft, inherited: Inherited) -> Service:
@@ -101,25 +119,28 @@ def build_service(draft: Draft, inherited: Inherited) -> Service:
         )
     timeouts = get("timeouts")
     if timeouts is not None and timeouts.has("header"):
-        key = timeouts.keys["header"]
-        key.doc.report(
-            key.line,
-            key.column,
+        warn(
+            timeouts.keys["header"],
             "`header` has no effect in a service: it runs before the service is known",
             "set it under `defaults`",
-            "warning",
         )
-    health = get("health")
     service = Service(
         name=draft.name,
         endpoints=_endpoints(draft),
         balance=_balance(get("balance"), inherited.balance),
         timeouts=_timeouts(timeouts, inherited.timeouts),
-        retries=_replaced(get("retries"), inherited.retries),
+        retries=build_retries(get("retries"), inherited.retries),
         upstream=_replaced(get("upstream"), inherited.upstream),
-        health=None if health is None else _replaced(health, Health()),
+        health=build_health(get("health")),
         send_proxy=get("send_proxy"),
+        outlier_detection=build_outlier_detection(
+            get("outlier_detection", KEPT), inherited.outlier_detection
+        ),
+        limits=build_limits(get("limits"), inherited.limits),
+        slow_start=get("slow_start", inherited.slow_start),
     )
+    check_per_try(get("retries"), timeouts, service.retries, service.timeouts)
+    check_queue(get("limits"), service.limits, inherited.limits_values)
     if service.balance.policy == "maglev" and len(service.endpoints) > service.balance.table_size:
         problem(
             draft.nodes.get("balance", draft.key),
@@ -144,7 +165,10 @@ def _endpoints(draft: Draft) -> tuple[Endpoint, ...]:
             labels = value.get("labels")
             pairs = () if labels is None else tuple([(name, item.value) for name, item in labels.items()])
             endpoint = Endpoint(
-                address, value.get("weight", 1), tuple([p for p in pairs if p[1] is not INVALID])
+                address,
+                value.get("weight", 1),
+                tuple([p for p in pairs if p[1] is not INVALID]),
+                value.get("priority", 0),
             )
         first = first_node.setdefault(endpoint.address, node)
         if first is not node:

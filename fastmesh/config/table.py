@@ -9,6 +9,7 @@ import math
 from typing import Final
 
 from fastmesh.config import texts
+from fastmesh.config.failure_keys import SERVICE_LIMIT_HINTS
 from fastmesh.config.kinds import (
     ByShape,
     Choice,
@@ -44,7 +45,7 @@ _ADMIN = ByShape(
     ),
 )
 _LIMITS = Section(
-    "`limits`",
+    "`limits` (of the file)",
     {
         "header_bytes": Field(
             size(256, 64 << 10), "A request's whole head (then 431).", default="32KiB", example="64KiB"
@@ -62,6 +63,7 @@ _LIMITS = Section(
             example=10000,
         ),
     },
+    hints=SERVICE_LIMIT_HINTS,
 )
 
 ROOT: Final = Section(
@@ -162,7 +164,12 @@ ROOT: Final = Section(
             "fastmesh's own log.",
             example={"format": "json"},
         ),
-        "limits": Field(_LIMITS, "What a client may send.", example={"body": "10MiB"}),
+        "limits": Field(
+            _LIMITS,
+            "What a client may send. Not to be confused with `limits` of a service or of `defaults`: how "
+            "much a service may be used.",
+            example={"body": "10MiB"},
+        ),
         "defaults": Field(
             Section("`defaults`", inherited_keys()),
             "What every service inherits, key by key.",

@@ -8,19 +8,26 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+import warnings
 from collections.abc import Callable
 
-from fastmesh.config.kinds import Wrong
+from fastmesh.config.kinds import Wrong, did_you_mean
 from fastmesh.model import Address, Bind
 
 UNIX_PATH_BYTES = 107  # sun_path is 108 bytes and ends in NUL
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 
+STATUS_RANGE_PATTERN = "^[2-5][0-9]{2}-[2-5][0-9]{2}$"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/@-]{0,127}$"
 
 _NAME = re.compile(NAME_PATTERN)
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Fields of a request that its framing or its connection decides (RFC 9110 sections 7.6.1 and 8.6).
+_OWN_FIELDS = frozenset(
+    ("connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer",
+     "transfer-encoding", "upgrade")
+)  # fmt: skip
 _KNOWN_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 
 
@@ -272,3 +279,104 @@ def parse_regex_path(text: str) -> str:
     raise Wrong(
         f"`{text}`: paths by regular expression are not built yet", "write a prefix or `{exact: /path}`"
     )
+
+
+def parse_not_empty(text: str) -> str:
+    """Text of any kind that is not empty."""
+    if not text:
+        raise Wrong("the text is empty", "write some text, or remove the key")
+    return text
+
+
+def parse_target(text: str) -> str:
+    """What a check asks for: an absolute path, with a query or without one."""
+    _check_target(text, "a path")
+    if not text.startswith("/"):
+        raise Wrong(f"`{text}` is not a path", f"a path starts with `/`: write `/{text}`")
+    return text
+
+
+def parse_health(text: str) -> str:
+    """The short form of a check: a path. (`tcp` and `off` are words of the key.)"""
+    if not text.startswith("/"):
+        meant = did_you_mean(text, ("tcp", "off")) if text else None
+        raise Wrong(f"`{text}` is not a path", meant or "write a path such as `/healthz`, `tcp` or `off`")
+    return parse_target(text)
+
+
+def parse_check_method(text: str) -> str:
+    """The method of a check: in upper case, and not CONNECT, which asks for no path."""
+    parse_method(text)
+    if text != text.upper():
+        raise Wrong(f"`{text}` is not in upper case", f"methods are case-sensitive: write `{text.upper()}`")
+    if text == "CONNECT":
+        raise Wrong("`CONNECT` opens a tunnel", "write `GET`, or `type: tcp` to open a connection alone")
+    return text
+
+
+def parse_authority(text: str) -> str:
+    """What a Host field holds: a name or an address, with a port or without one."""
+    if "://" in text:
+        raise Wrong(f"`{text}` is a URL", "write the host alone, such as `example.com`")
+    if text.startswith("[") and text.endswith("]"):
+        host, port = text[1:-1], ""
+    elif ":" in text:
+        host, number = _split(text, "example.com", least_port=1)
+        port = f":{number}"
+    else:
+        host, port = text, ""
+    address = _ip_address(host, text)
+    if address is None:
+        return _host_name(host, text) + port
+    return (f"[{address}]" if ":" in address else address) + port
+
+
+def parse_check_header(text: str) -> str:
+    """The name of a header that a check may send, in lower case."""
+    name = lower_token("a header's name")(text)
+    if name == "host":
+        raise Wrong("`host` is a key of its own", "write `host: NAME` beside `headers`")
+    if name in _OWN_FIELDS:
+        raise Wrong(f"`{name}` belongs to the connection and is set as it must be", "remove it")
+    return name
+
+
+def parse_check_value(text: str) -> str:
+    """The value of a header that a check sends."""
+    if not text.isascii():
+        raise Wrong("the value has a character beyond ASCII", "remove it")
+    return parse_header_value(text)
+
+
+def parse_status_range(text: str) -> tuple[int, int]:
+    """(first, last) of `200-299`."""
+    if not re.fullmatch(STATUS_RANGE_PATTERN, text):
+        words = re.fullmatch("([2-5])xx", text.lower())
+        first, last = (f"{words[1]}00", f"{words[1]}99") if words else ("200", "299")
+        raise Wrong(
+            f"`{text}` is no range of status codes", f"write two from 200 to 599, such as `{first}-{last}`"
+        )
+    first, last = text.split("-")
+    if first > last:
+        raise Wrong(f"the range `{text}` ends before it starts", f"write `{last}-{first}`")
+    return int(first), int(last)
+
+
+def parse_regex(text: str) -> str:
+    """A regular expression that compiles for text and for bytes, in which it may be searched for."""
+    if not text:
+        raise Wrong("the text is empty", "write some text, or remove the key")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about sets that later versions may read in another way
+            re.compile(text)
+            re.compile(text.encode())
+    except re.error as error:
+        where = "" if error.pos is None else f" at its character {error.pos + 1}"
+        raise Wrong(
+            f"`{text}` is not a regular expression: {error.msg}{where}",
+            "put a `\\` before a character that stands for itself",
+        ) from None
+    except (OverflowError, RecursionError, UnicodeEncodeError):
+        raise Wrong(f"`{text}` cannot be compiled", "write a simpler regular expression") from None
+    return text

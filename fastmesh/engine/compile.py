@@ -27,7 +27,7 @@ from fastmesh.model import (
 )
 
 Spec = dict[str, Any]
-Endpoints = tuple[tuple[Address, str, int], ...]  # address, its canonical text, weight
+Endpoints = tuple[tuple[Address, str, int, int], ...]  # address, its canonical text, weight, priority
 
 UNSET_MS = 0xFFFFFFFF
 _UNLIMITED = 0xFFFFFFFF
@@ -48,21 +48,22 @@ def milliseconds(seconds: float | None) -> int:
 
 
 def resolve_endpoints(service: Service, resolved: Mapping[str, tuple[Address, ...]]) -> Endpoints:
-    """Address, text and weight of each endpoint, names replaced by all their addresses.
+    """Address, text, weight and priority of each endpoint, names replaced by all their addresses.
 
-    An address that is reached twice is one endpoint with the sum of the weights.
+    An address that is reached twice is one endpoint with the sum of the weights and the lowest priority.
     """
-    weights: dict[Address, int] = {}
+    found: dict[Address, tuple[int, int]] = {}
     for endpoint in service.endpoints:
         address = endpoint.address
         addresses = resolved.get(address.text, ()) if address.kind == "name" else (address,)
         for one in addresses:
-            weights[one] = weights.get(one, 0) + endpoint.weight
-    return tuple((address, address.text, weight) for address, weight in weights.items())
+            weight, priority = found.get(one, (0, endpoint.priority))
+            found[one] = (weight + endpoint.weight, min(priority, endpoint.priority))
+    return tuple((address, address.text, *rest) for address, rest in found.items())
 
 
-def service_spec(service: Service, index: int, slots: list[tuple[int, int]]) -> Spec:
-    """``slots``: (slot index, weight) of each endpoint."""
+def service_spec(service: Service, index: int, slots: list[tuple[int, int, int]]) -> Spec:
+    """``slots``: (slot index, weight, priority) of each endpoint."""
     balance = service.balance
     timeouts = service.timeouts
     bounded = balance.bounded_load

@@ -165,7 +165,7 @@ class DataPlane:
         before = self._config.services if self._config is not None else {}
         for name, service in config.services.items():
             if service.health is None and name in before and before[name].health is not None:
-                for _, text, _ in self._endpoints[name]:
+                for _, text, *_ in self._endpoints[name]:
                     self._engine.slot_mark(self._slots.of[name, text].index, unhealthy=False)
 
     def _recycle(self) -> None:
@@ -231,7 +231,10 @@ class DataPlane:
         built = self._services.get(service.name)
         if built is not None and built.source == source:
             return built
-        slots = [(self._slot(service, index, *endpoint[:2]), endpoint[2]) for endpoint in endpoints]
+        slots = [
+            (self._slot(service, index, address, text), weight, priority)
+            for address, text, weight, priority in endpoints
+        ]
         return _Built(self._engine.build_service(service_spec(service, index, slots)), source)
 
     def _slot(self, service: Service, service_index: int, address: Address, text: str) -> int:
@@ -263,7 +266,7 @@ class DataPlane:
 
     def _retire_slots(self, endpoints: dict[str, Endpoints], generation: int) -> None:
         """After adoption: no new request can be sent to these, and their idle connections close."""
-        keys: set[SlotKey] = {(name, text) for name, found in endpoints.items() for _, text, _ in found}
+        keys: set[SlotKey] = {(name, text) for name, found in endpoints.items() for _, text, *_ in found}
         gone = self._slots.absent(keys)
         for key in gone:
             self._engine.slot_mark(self._slots.retire(key, generation), draining=True)
@@ -444,7 +447,7 @@ class DataPlane:
             endpoints=tuple(
                 (name, text, self._slots.of[name, text].index, weight)
                 for name, found in endpoints.items()
-                for _, text, weight in found
+                for _, text, weight, _ in found
             ),
             binds={
                 listener.name: tuple(self._listening[bind.text].bound_text() for bind in listener.binds)

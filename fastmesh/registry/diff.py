@@ -180,8 +180,7 @@ def _service(prefix: str, before: Service, after: Service) -> Iterator[str]:
     news = {endpoint.address: endpoint for endpoint in after.endpoints}
     for address, endpoint in news.items():
         if address not in olds:
-            weight = f" with weight {endpoint.weight}" if endpoint.weight != 1 else ""
-            yield f"{prefix}endpoint {address.text} added{weight}"
+            yield f"{prefix}endpoint {address.text} added{_what_is_special(endpoint)}"
     for address in olds:
         if address not in news:
             yield f"{prefix}endpoint {address.text} removed"
@@ -197,7 +196,19 @@ def _service(prefix: str, before: Service, after: Service) -> Iterator[str]:
     yield from _values(prefix, one, other_public)
 
 
+def _what_is_special(endpoint: Endpoint) -> str:
+    """` with weight 5 and priority 1`: what an endpoint has that others do not."""
+    special = []
+    if endpoint.weight != 1:
+        special.append(f"weight {endpoint.weight}")
+    if endpoint.priority:
+        special.append(f"priority {endpoint.priority}")
+    return f" with {' and '.join(special)}" if special else ""
+
+
 def _endpoint(prefix: str, before: Endpoint, after: Endpoint) -> Iterator[str]:
-    one = {"weight": before.weight, "labels": dict(before.labels)}
-    other = {"weight": after.weight, "labels": dict(after.labels)}
+    one, other = (
+        {"weight": endpoint.weight, "priority": endpoint.priority, "labels": dict(endpoint.labels)}
+        for endpoint in (before, after)
+    )
     yield from _values(prefix, one, other)

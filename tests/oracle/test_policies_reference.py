@@ -11,6 +11,7 @@ from fastmesh._native.lb._t_lb import Block, Slots, State, mix, random_below, ra
 sys.path.insert(0, str(Path(__file__).parent))
 
 import reference_policies as reference
+from reference_tiers import TieredBlock, TieredState
 
 POLICIES = {"round_robin": 0, "random": 1, "least_request": 2, "ring_hash": 3, "maglev": 4}
 TABLE_SIZE = 251  # the reference is slow
@@ -40,12 +41,12 @@ class Pair:
         self.world = reference.World(names)
         self.slots = Slots(names)
         self.state = State(seed, worker_index, workers)
-        self.reference_state = reference.ReferenceState(seed, worker_index, workers)
+        self.reference_state = TieredState(seed, worker_index, workers)
 
-    def change(self, members: list[int], weights: list[int]) -> None:
+    def change(self, members: list[int], weights: list[int], priorities: list[int] | None = None) -> None:
         options = {"ring_size": 64, "table_size": TABLE_SIZE, "bounded_load": self.bounded_load}
-        self.block = Block(self.policy, self.slots, members, weights, **options)
-        self.reference_block = reference.ReferenceBlock(self.policy, self.world, members, weights, **options)
+        self.block = Block(self.policy, self.slots, members, weights, **options, priorities=priorities)
+        self.reference_block = TieredBlock(self.policy, self.world, members, weights, priorities, **options)
 
     def adopt(self) -> None:
         self.state.adopt(self.block)
@@ -72,10 +73,8 @@ def random_word(chaos: random.Random, now_ms: int, trouble: float) -> int:
     return chaos.choice([1 << 32, 1 << 33, down_until, down_until, down_until | chaos.randrange(256) << 40])
 
 
-@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
-@pytest.mark.parametrize("seed", range(12))
-def test_agrees_through_changes(policy, seed):
-    chaos = random.Random(f"{policy} {seed}")
+def agrees_through_changes(policy: int, seed: int, chaos: random.Random, levels: list[list[int]]) -> None:
+    """``levels``: for each change one is chosen, the priorities that endpoints then have."""
     slots = chaos.choice([1, 2, 3, 10, 40, 300])
     workers = chaos.choice([1, 4])
     bounded_load = chaos.choice([0, 1250]) if policy >= reference.RING_HASH else 0
@@ -86,7 +85,9 @@ def test_agrees_through_changes(policy, seed):
         weight_choices = [7, 40]  # the reference makes each of the many points
     for change in range(12):
         members = chaos.sample(range(slots), chaos.randint(0 if change == 5 else 1, slots))
-        pair.change(members, [chaos.choice(weight_choices) for _ in members])
+        level = chaos.choice(levels)
+        priorities = [chaos.choice(level) for _ in members] if level else None
+        pair.change(members, [chaos.choice(weight_choices) for _ in members], priorities)
         if chaos.random() < 0.8:
             pair.adopt()
         trouble = chaos.choice([0, 0.3, 0.95, 0.99, 1])
@@ -103,6 +104,20 @@ def test_agrees_through_changes(policy, seed):
                 total_in_flight=sum(pair.world.in_flight),
             )
             assert native == expected
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+@pytest.mark.parametrize("seed", range(12))
+def test_agrees_through_changes(policy, seed):
+    agrees_through_changes(policy, seed, random.Random(f"{policy} {seed}"), [[]])
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+@pytest.mark.parametrize("seed", range(24))
+def test_agrees_through_changes_of_priorities(policy, seed):
+    chaos = random.Random(f"priorities {policy} {seed}")
+    levels = [[], [0], [1], [0, 1], [0, 1], [0, 1, 2], [1, 7, 255], list(range(256))]
+    agrees_through_changes(policy, seed, chaos, levels)
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)

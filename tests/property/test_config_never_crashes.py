@@ -105,6 +105,42 @@ NODES = st.recursive(
 )
 
 
+FAILURE_KEYS = [
+    "retries", "on", "per_try", "outlier_detection", "base_ejection_time", "max_ejection_time", "limits",
+    "queue", "endpoint", "requests", "slow_start", "health", "type", "path", "method", "headers", "expect",
+    "body", "regex", "priority", "x",
+]  # fmt: skip
+FAILURE_VALUES = [
+    "tcp", "off", "none", "HEAD", "/h", "5s", "1m", "30%", "503", "-1", "5xx", "reset", "200-299", "9-1",
+    "'200'", "'('", "null", "true", "é", "'${X}'",
+]  # fmt: skip
+FAILURE_NODES = st.recursive(
+    st.sampled_from(FAILURE_VALUES),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]"),
+        st.dictionaries(st.sampled_from(FAILURE_KEYS), inner, max_size=4).map(
+            lambda pairs: "{" + ", ".join(f"{key}: {value}" for key, value in pairs.items()) + "}"
+        ),
+    ),
+    max_leaves=12,
+)
+
+
+@SLOW
+@given(*[st.dictionaries(st.sampled_from(FAILURE_KEYS), FAILURE_NODES, max_size=5)] * 2)
+def test_any_shape_of_the_keys_about_failures(
+    folder: Path, service: dict[str, str], defaults: dict[str, str]
+) -> None:
+    keys = "".join(f", {key}: {value}" for key, value in service.items())
+    inherited = ", ".join(f"{key}: {value}" for key, value in defaults.items())
+    text = f"""
+listeners: {{web: {{bind: ":1", service: user}}}}
+defaults: {{{inherited}}}
+services: {{user: {{endpoints: []{keys}}}}}
+"""
+    judge(text.encode(), folder)
+
+
 SECTIONS = [
     "admin", "workers", "registry", "trusted_proxies", "drain", "access_log", "log", "limits", "defaults",
     "listeners", "services",

@@ -206,11 +206,13 @@ def read_everything(it):
 
 
 def change(it, step, origins):
-    """One change of the configuration: another policy and other weights; every third time a slot is retired
-    and given to another origin before it comes back."""
+    """One change of the configuration: another policy, other weights and priorities; every third time a slot
+    is retired and given to another origin before it comes back."""
     policy = (ROUND_ROBIN, LEAST_REQUEST, RANDOM, RING_HASH)[step % 4]
     retired = step // 3 % 3 if step % 3 == 0 else None
-    endpoints = [(slot, 1 + (step + slot) % 5) for slot in range(SLOTS) if slot != retired]
+    endpoints = [
+        (slot, 1 + (step + slot) % 5, slot % (1 + step % 2)) for slot in range(SLOTS) if slot != retired
+    ]
     generation = it.publish(
         [it.build_listener(listener(1 + step % 7))], [it.build_service(service(policy, endpoints))]
     )
@@ -240,7 +242,7 @@ def test_changes_slots_and_statistics_under_traffic(tmp_path):
             it.slot_define(slot, 1, 0, address(origins[slot].port), b"127.0.0.1:%d" % origins[slot].port)
         it.publish(
             [it.build_listener(listener(1))],
-            [it.build_service(service(ROUND_ROBIN, [(slot, 1) for slot in range(SLOTS)]))],
+            [it.build_service(service(ROUND_ROBIN, [(slot, 1, 0) for slot in range(SLOTS)]))],
         )
         wait_until(lambda: it.adopted() == it.generation)
         proxy.open()

@@ -25,7 +25,8 @@ class Service:
         self.state = State(seed, worker_index, workers)
         self.change(list(range(n)), weights)
 
-    def change(self, members, weights):
+    def change(self, members, weights, **changed):
+        self.options |= changed
         self.block = Block(self.policy, self.slots, members, weights, **self.options)
         self.state.adopt(self.block)
 

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,15 @@ _STOP_DEADLINE = 15.0
 
 class Proxy:
     """One process. `config` is a mapping that becomes YAML, or the text itself; `admin` is filled in if it
-    is a mapping."""
+    is a mapping. `environment` is added to this process's."""
 
     def __init__(
-        self, folder: Path, config: dict[str, Any] | str, *, arguments: tuple[str, ...] = ()
+        self,
+        folder: Path,
+        config: dict[str, Any] | str,
+        *,
+        arguments: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.admin_port = free_port()
@@ -41,6 +47,7 @@ class Proxy:
         self.stderr_file = folder / f"fastmesh-{self.admin_port}.stderr"
         self.stdout_file = folder / f"fastmesh-{self.admin_port}.stdout"
         self.arguments = arguments
+        self.environment = dict(environment or {})
         self.process: subprocess.Popen[bytes] | None = None
         self._shown = 0
         self._expected_end = False
@@ -67,7 +74,7 @@ class Proxy:
 
     def start(self, *, ready: bool = True) -> Proxy:
         self._expected_end = False
-        environment = dict(os.environ)
+        environment = {**os.environ, **self.environment}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), str(ROOT)]))
         environment["PYTHONUNBUFFERED"] = "1"
         with self.stderr_file.open("ab") as stderr, self.stdout_file.open("ab") as stdout:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from bench.harness.process import process_tree
 from support.client import Client
 from support.ports import free_port
 from support.waiting import eventually
@@ -52,6 +55,10 @@ class Nginx:
             f"http {{\naccess_log off;\nkeepalive_requests 1000000;\n{temporary}"
             f"server {{\nlisten {self.text} {listen};\nroot {self.root};\n{server}\n}}\n}}\n"
         )
+        self.start()
+
+    def start(self) -> None:
+        """Also after `stop` or `kill`: on the same port."""
         self.process = subprocess.Popen(
             [
                 program("nginx"),
@@ -77,6 +84,24 @@ class Nginx:
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(10)
+
+    def kill(self) -> None:
+        """SIGKILL to the master and its workers; returns when they are gone."""
+        tree = process_tree(self.process.pid)
+        for pid in tree:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(10)
+        workers = [Path(f"/proc/{pid}/stat") for pid in tree[1:]]
+        eventually(lambda: all(map(_is_gone, workers)), "nginx's workers to end", within=10)
+
+
+def _is_gone(stat: Path) -> bool:
+    """No longer there, or only waited for."""
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 @dataclass

@@ -254,8 +254,9 @@ class Stage:
         blocks = []
         for number, service in enumerate(services.values()):
             held = list(slots[service.name]) if slots else list(range(len(service.endpoints)))
-            weights = [endpoint.weight for endpoint in service.endpoints]
-            spec = service_spec(service, number, list(zip(held, weights, strict=True)))
+            placed = zip(held, service.endpoints, strict=True)
+            slots_of = [(slot, endpoint.weight, endpoint.priority) for slot, endpoint in placed]
+            spec = service_spec(service, number, slots_of)
             blocks.append(self.worker.build_service(spec))
         listeners = []
         if listener is not None:

@@ -42,10 +42,10 @@ def test_an_invalid_file_shows_everything(file):
 
 
 def test_warnings_are_shown_and_the_file_is_valid(file):
-    file.write_text(GOOD.replace("[127.0.0.1:1]", "[127.0.0.1:1], health: {path: /}"))
+    file.write_text(GOOD.replace("[127.0.0.1:1]", "[127.0.0.1:1], limits: {queue: 1}"))
     result = invoke("validate", file)
     assert result.exit_code == 0
-    assert "not in effect yet" in result.output
+    assert "warning: `queue` has no effect" in result.output
     assert "valid" in result.output
 
 

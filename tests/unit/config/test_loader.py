@@ -4,8 +4,6 @@ import gc
 import math
 import time
 
-import pytest
-
 from fastmesh.config import load
 from fastmesh.model import (
     AccessLog,
@@ -114,23 +112,6 @@ def test_all_registry_and_main_problems_come_together(folder: Folder) -> None:
     assert [error.split(":")[0] for error in errors] == ["fastmesh.yaml", "r/b.yaml", "r/c.yaml"]
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (
-            "defaults: {retries: {attempts: 1}}",
-            ["fastmesh.yaml:1:12: warning: `retries` is not in effect yet"],
-        ),
-        (
-            "defaults: {upstream: {max_age: 1h}}",
-            ["fastmesh.yaml:1:23: warning: `max_age` is not in effect yet"],
-        ),
-    ],
-)
-def test_keys_of_later_work_warn(folder: Folder, text: str, expected: list[str]) -> None:
-    assert folder.warnings(text + MINIMAL) == expected
-
-
 def test_service_keys_that_warn(folder: Folder) -> None:
     assert folder.warnings("""
 listeners: {web: {bind: ":1", accept_proxy: true, service: a}}
@@ -139,8 +120,6 @@ services:
 """) == [
         "fastmesh.yaml:2:31: warning: `accept_proxy` believes the peers of `trusted_proxies`, and there are "
         "none; add the address ranges that the PROXY protocol comes from",
-        "fastmesh.yaml:4:22: warning: `health` is not in effect yet",
-        "fastmesh.yaml:4:42: warning: `retries` is not in effect yet",
         "fastmesh.yaml:4:76: warning: `header` has no effect in a service: it runs before the service is "
         "known; set it under `defaults`",
     ]

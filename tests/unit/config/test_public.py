@@ -38,7 +38,10 @@ listeners:
       - {headers: {x-key: "${file:key}"}, service: a}
       - {path: /v1, respond: {body: "hunter2 and plain-token"}}
 services:
-  a: {endpoints: ["${file:host}:80"], send_proxy: "${file:short}"}
+  a:
+    endpoints: ["${file:host}:80"]
+    send_proxy: "${file:short}"
+    health: {headers: {authorization: "Bearer ${file:key}"}}
 """)
     config = load(tmp_path / "f.yaml").config
     text = json.dumps(as_public_dict(config))
@@ -51,6 +54,7 @@ services:
     assert shown["listeners"]["web"]["routes"][1]["path"] == "/v1"
     assert shown["services"]["a"]["endpoints"][0]["address"] == "***"
     assert shown["services"]["a"]["send_proxy"] == "***"
+    assert shown["services"]["a"]["health"]["headers"] == {"authorization": "***"}
 
 
 def test_values_are_written_as_in_the_file(tmp_path: Path) -> None:
@@ -86,4 +90,92 @@ services:
     }
     assert shown["services"]["a"]["timeouts"]["idle"] == "none"
     assert "idle" not in shown["services"]["b"]["timeouts"]
+    assert shown["services"]["a"]["health"] == "off"
     assert shown["services"]["b"]["health"]["interval"] == "90s"
+
+
+def test_keys_about_failures_are_written_as_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text("""
+listeners: {web: {bind: ":1", routes: {/: a}}}
+services:
+  a:
+    endpoints: [{address: "a:1", priority: 2}]
+    retries: {attempts: 0, budget: none, on: [5xx, 404, timeout], per_try: 250ms}
+    outlier_detection: {consecutive_5xx: none, success_rate: none}
+    limits: {requests: 7, queue: 3, endpoint: {connections: 2}}
+    slow_start: 90s
+    health: {headers: {X-B: "2", x-a: "1"}, expect: [204, 200, 201, 300-399], body: {regex: "a|b"}, port: 8}
+  b: {endpoints: [], health: tcp, outlier_detection: off}
+""")
+    shown = as_public_dict(load(tmp_path / "f.yaml").config)["services"]
+    assert shown["a"]["endpoints"] == [{"address": "a:1", "weight": 1, "priority": 2}]
+    assert shown["a"]["retries"] == {
+        "attempts": 0,
+        "budget": "none",
+        "on": ["timeout", "5xx", 404],
+        "per_try": "250ms",
+        "retry_unsafe": False,
+    }
+    assert shown["a"]["outlier_detection"] == {
+        "consecutive_5xx": "none",
+        "consecutive_gateway_errors": 3,
+        "success_rate": "none",
+        "interval": "5s",
+        "base_ejection_time": "1s",
+        "max_ejection_time": "30s",
+        "max_ejected": "50%",
+    }
+    assert shown["a"]["limits"] == {
+        "connections": "none",
+        "requests": 7,
+        "queue": 3,
+        "queue_timeout": "5s",
+        "endpoint": {"connections": 2, "requests": "none"},
+    }
+    assert shown["a"]["slow_start"] == "90s"
+    assert shown["a"]["health"] == {
+        "type": "http",
+        "path": "/",
+        "method": "GET",
+        "headers": {"x-b": "2", "x-a": "1"},
+        "expect": ["200-201", 204, "300-399"],
+        "body": {"regex": "a|b"},
+        "port": 8,
+        "interval": "2s",
+        "timeout": "1s",
+        "healthy": 2,
+        "unhealthy": 3,
+        "panic_threshold": "none",
+    }
+    assert shown["b"]["retries"]["on"] == ["connect-failure", "reset", 503]
+    assert shown["b"]["outlier_detection"] == "off"
+    assert shown["b"]["slow_start"] == "none"
+    assert shown["b"]["health"] == {
+        "type": "tcp",
+        "interval": "2s",
+        "timeout": "1s",
+        "healthy": 2,
+        "unhealthy": 3,
+        "panic_threshold": "none",
+    }
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("[]", []),
+        ("[502, 504, 503]", ["gateway-error"]),
+        ("[502, 503, reset]", ["reset", 502, 503]),
+        ("[5xx, gateway-error, 429]", ["5xx", 429]),
+        (f"[{', '.join(str(code) for code in range(501, 600))}]", ["gateway-error", 501, *range(505, 600)]),
+    ],
+)
+def test_reasons_to_retry_are_shown_by_name(written: str, shown: list[object], tmp_path: Path) -> None:
+    """And what is shown loads to the same."""
+    again = tmp_path / "again.yaml"
+    for text in (written, json.dumps(shown)):
+        again.write_text(f"""
+listeners: {{web: {{bind: ":1", service: a}}}}
+services: {{a: {{endpoints: [], retries: {{on: {text}}}}}}}
+""")
+        assert as_public_dict(load(again).config)["services"]["a"]["retries"]["on"] == shown

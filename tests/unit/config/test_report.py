@@ -18,9 +18,9 @@ LATER = Problem(
     file="f.yaml",
     line=12345,
     column=1,
-    message="`retries` is not in effect yet",
+    message="`queue` has no effect",
     severity="warning",
-    source_line="retries: {}",
+    source_line="queue: 5",
 )
 WHOLE = Problem(file="f.yaml", line=0, column=0, message="the file is empty", suggestion="write something")
 
@@ -30,8 +30,8 @@ def test_text() -> None:
         "f.yaml:4:5: service `user` has no key `balanse`\n"
         "    4 |     balanse: maglev\n"
         "      |     ^ did you mean `balance`?\n"
-        "f.yaml:12345:1: warning: `retries` is not in effect yet\n"
-        "12345 | retries: {}\n"
+        "f.yaml:12345:1: warning: `queue` has no effect\n"
+        "12345 | queue: 5\n"
         "      | ^\n"
         "f.yaml: the file is empty; write something\n"
         "2 errors, 1 warning\n"

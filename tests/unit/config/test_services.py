@@ -22,7 +22,7 @@ defaults:
 listeners: {web: {bind: ":1", service: a}}
 services:
   a: {endpoints: [], timeouts: {response: 3s}, balance: {policy: maglev}}
-  b: {endpoints: [], timeouts: {idle: none}, upstream: {idle: 1m}, retries: {attempts: 0}}
+  b: {endpoints: [], timeouts: {idle: none}, upstream: {idle: 1m, max_age: 1h}, retries: {attempts: 0}}
 """).config
     a, b = config.services["a"], config.services["b"]
     assert a.timeouts == Timeouts(connect=0.25, response=3.0)
@@ -30,7 +30,7 @@ services:
     assert a.upstream == Upstream(keepalive=7)
     assert b.timeouts == Timeouts(connect=0.25, response=None, idle=None, idle_tcp=None)
     assert b.balance == Balance("round_robin")
-    assert b.upstream == Upstream(keepalive=7, idle=60.0)
+    assert b.upstream == Upstream(keepalive=7, idle=60.0, max_age=3600.0)
     assert b.retries == Retries(attempts=0)
     assert config.timeouts == Timeouts(connect=0.25, response=None)
 

@@ -114,3 +114,36 @@ def test_refused_texts(parse: Callable[[str], Any], text: str) -> None:
     with pytest.raises(Wrong) as caught:
         parse(text)
     assert caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "authority"),
+    [
+        ("Shop.Example.com.", "shop.example.com"),
+        ("shop:8080", "shop:8080"),
+        ("10.0.0.1", "10.0.0.1"),
+        ("10.0.0.1:80", "10.0.0.1:80"),
+        ("[2001:DB8:0::1]", "[2001:db8::1]"),
+        ("[::1]:80", "[::1]:80"),
+    ],
+)
+def test_authorities(text: str, authority: str) -> None:
+    assert texts.parse_authority(text) == authority
+
+
+def test_what_a_check_sends() -> None:
+    assert texts.parse_target("/a/b?c=/d") == "/a/b?c=/d"
+    assert texts.parse_check_method("M-SEARCH") == "M-SEARCH"
+    assert texts.parse_check_header("X-Probe") == "x-probe"
+    assert texts.parse_check_value("a  b") == "a  b"
+
+
+@pytest.mark.parametrize("text", ["ok", r"\bok\b", "(?i)ok", "é+", "[[]", '"status": *"ok"'])
+def test_regular_expressions(text: str) -> None:
+    assert texts.parse_regex(text) == text
+
+
+@pytest.mark.parametrize("text", ["(?L)a", r"\u00e9", "(?u)é", "(" * 5000, "a**", r"\400", "a(?i)b"])
+def test_what_does_not_compile_for_text_and_for_bytes(text: str) -> None:
+    with pytest.raises(Wrong):
+        texts.parse_regex(text)

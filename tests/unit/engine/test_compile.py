@@ -58,12 +58,12 @@ def inet(host: str, port: int = 80) -> Address:
 
 def test_names_are_replaced_by_their_addresses() -> None:
     name = Address("name", "api", 80)
-    service = Service("s", (Endpoint(name, 2), Endpoint(inet("10.0.0.9"), 5)))
+    service = Service("s", (Endpoint(name, 2), Endpoint(inet("10.0.0.9"), 5, priority=3)))
     resolved = {"api:80": (inet("10.0.0.1"), inet("10.0.0.2"))}
     assert resolve_endpoints(service, resolved) == (
-        (inet("10.0.0.1"), "10.0.0.1:80", 2),
-        (inet("10.0.0.2"), "10.0.0.2:80", 2),
-        (inet("10.0.0.9"), "10.0.0.9:80", 5),
+        (inet("10.0.0.1"), "10.0.0.1:80", 2, 0),
+        (inet("10.0.0.2"), "10.0.0.2:80", 2, 0),
+        (inet("10.0.0.9"), "10.0.0.9:80", 5, 3),
     )
 
 
@@ -74,8 +74,16 @@ def test_a_name_without_an_address_is_no_endpoint() -> None:
 def test_an_address_that_is_reached_twice_has_the_sum_of_the_weights() -> None:
     service = Service("s", (Endpoint(Address("name", "api", 80), 2), Endpoint(inet("10.0.0.1"), 5)))
     assert resolve_endpoints(service, {"api:80": (inet("10.0.0.1"),)}) == (
-        (inet("10.0.0.1"), "10.0.0.1:80", 7),
+        (inet("10.0.0.1"), "10.0.0.1:80", 7, 0),
     )
+
+
+@pytest.mark.parametrize("priorities", [(2, 0, 1), (0, 2, 1), (1, 2, 0)])
+def test_an_address_that_is_reached_twice_has_its_lowest_priority_number(
+    priorities: tuple[int, int, int],
+) -> None:
+    endpoints = tuple(Endpoint(inet("10.0.0.1"), priority=priority) for priority in priorities)
+    assert resolve_endpoints(Service("s", endpoints), {}) == ((inet("10.0.0.1"), "10.0.0.1:80", 3, 0),)
 
 
 def test_a_service() -> None:
@@ -94,7 +102,7 @@ def test_a_service() -> None:
             slow_start=12,
         ),
         3,
-        [(5, 1), (6, 2)],
+        [(5, 1, 0), (6, 2, 3)],
     )
     assert spec == {
         "index": 3,
@@ -104,7 +112,7 @@ def test_a_service() -> None:
         "table_size": 251,
         "bounded_load": 1250,
         "keys": [(2, b"x-user"), (3, b"id")],
-        "endpoints": [(5, 1), (6, 2)],
+        "endpoints": [(5, 1, 0), (6, 2, 3)],
         "connect_ms": 500,
         "response_ms": 2000,
         "idle_ms": 3000,

@@ -152,6 +152,19 @@ def test_names_that_resolve_anew_are_a_change(run: Run, origins: list[Origin]) -
         assert origin_of(client) == "b"
 
 
+def test_the_next_priority_serves_while_the_first_is_away(run: Run, origins: list[Origin]) -> None:
+    endpoints = tuple(
+        Endpoint(address_of(origin), priority=priority)
+        for origin, priority in zip(origins, (0, 9, 3), strict=True)
+    )
+    plane = run(config(Service("s", endpoints, ROUND_ROBIN)))
+    with plane.client() as client:
+        for away, expected in [("", "a"), ("a", "c"), ("ac", "b"), ("c", "a")]:
+            plane.plane.set_health({("s", origin.text): origin.name not in away for origin in origins})
+            eventually(lambda name=expected: origin_of(client) == name, f"requests go to {expected}")
+            assert {origin_of(client) for _ in range(10)} == {expected}
+
+
 def test_only_what_changed_is_built_anew(run: Run, origins: list[Origin]) -> None:
     """The state of picking goes on for a service that did not change; here: whose turn it is."""
     steady, other = service("s", *origins), service("t", origins[0])

@@ -33,6 +33,25 @@ services:
             ],
         ),
         ([("[]", '[{address: "x:1", weight: 5}]')], ["service b: endpoint x:1 added with weight 5"]),
+        ([("[]", '[{address: "x:1", priority: 1}]')], ["service b: endpoint x:1 added with priority 1"]),
+        ([("[]", '[{address: "x:1", weight: 5, priority: 1}]')], ["service b: endpoint x:1 added with weight 5 and priority 1"]),
+        ([('"10.0.0.2:80"', '{address: "10.0.0.2:80", priority: 7}')], ["service a: endpoint 10.0.0.2:80: priority 0 -> 7"]),
+        (
+            [("[]}", "[], retries: {on: [reset, 5xx]}, outlier_detection: {consecutive_5xx: none}, limits: {endpoint: {requests: 9}}, slow_start: 1m}")],
+            [
+                "service b: retries.on [connect-failure, reset, 503] -> [reset, 5xx]",
+                "service b: outlier_detection.consecutive_5xx 5 -> none",
+                "service b: limits.endpoint.requests none -> 9",
+                "service b: slow_start none -> 1m",
+            ],
+        ),
+        (
+            [("[]}", "[], outlier_detection: off, health: tcp}")],
+            [
+                "service b: outlier_detection {consecutive_5xx: 5, consecutive_gateway_errors: 3, success_rate: 10%, interval: 5s, base_ejection_time: 1s, max_ejection_time: 30s, max_ejected: 50%} -> off",
+                "service b: health off -> {type: tcp, interval: 2s, timeout: 1s, healthy: 2, unhealthy: 3, panic_threshold: none}",
+            ],
+        ),
         ([('"10.0.0.1:80", "10.0.0.2:80"', '"10.0.0.2:80", "10.0.0.1:80"')], ["service a: the order of endpoints changed"]),
         (
             [("[]}", "[], balance: {policy: maglev, bounded_load: 125%}, timeouts: {connect: 50ms}}")],

@@ -163,7 +163,7 @@ def test_a_change_that_needs_a_restart_says_so_once(rig, caplog):
 
 
 def test_a_warning_is_logged_once_wherever_it_moves(rig, caplog):
-    warned = "health: {path: /}"
+    warned = "limits: {queue: 1}"
     text = rig.file.read_text().replace("127.0.0.1:1]}", f"127.0.0.1:1], {warned}}}")
 
     async def test():
@@ -172,7 +172,7 @@ def test_a_warning_is_logged_once_wherever_it_moves(rig, caplog):
 
     rig.file.write_text(text)
     scenario(rig, test)
-    assert caplog.text.count("not in effect yet") == 1
+    assert caplog.text.count("`queue` has no effect") == 1
 
 
 def test_access_log_changes_follow_the_configuration(rig, tmp_path):

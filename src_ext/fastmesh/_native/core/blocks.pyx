@@ -3,7 +3,7 @@
 The values are dicts that ``fastmesh.engine.compile`` writes; nothing else calls this. Names are bytes, times whole
 milliseconds (0: no limit).
 """
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 from posix.stdlib cimport posix_memalign
@@ -68,31 +68,35 @@ cdef int service_fill_keys(service_t *service, list keys) except -1:
 
 
 cdef int service_fill_lb(service_t *service, dict spec, table_t *slots) except -1:
-    """``endpoints``: (slot index, weight) pairs."""
+    """``endpoints``: (slot index, weight, priority) triples."""
     cdef list endpoints = spec["endpoints"]
     cdef uint32_t n = <uint32_t> len(endpoints)
     cdef slot_t **pointers = <slot_t **> zeroed(n, sizeof(slot_t *))
     cdef uint32_t *weights = NULL
+    cdef uint8_t *priorities = NULL
     cdef uint32_t i
     cdef lb_options_t options
     cdef int policy = spec["policy"]
     try:
         weights = <uint32_t *> zeroed(n, sizeof(uint32_t))
-        for i, (index, weight) in enumerate(endpoints):
+        priorities = <uint8_t *> zeroed(n, 1)
+        for i, (index, weight, priority) in enumerate(endpoints):
             pointers[i] = <slot_t *> table_get(slots, <uint32_t> index)
             if pointers[i] == NULL:
                 raise ValueError(f"slot {index} is not defined")
             weights[i] = weight
+            priorities[i] = priority
         options.ring_size = spec["ring_size"]
         options.table_size = spec["table_size"]
         options.bounded_load = spec["bounded_load"]
         with nogil:
-            service.lb = lb_new(policy, n, pointers, weights, &options)
+            service.lb = lb_new(policy, n, pointers, weights, priorities, &options)
         if service.lb == NULL:
             raise MemoryError
     finally:
         free(pointers)
         free(weights)
+        free(priorities)
     service.needs_key = policy == LB_RING_HASH or policy == LB_MAGLEV
     return 0
 

@@ -11,7 +11,6 @@ from posix.stdlib cimport posix_memalign
 import os
 
 from fastmesh._native.base.errors cimport FM_ERROR_LIMIT, fm_error_info
-from fastmesh._native.base.hist cimport HIST_COUNTS, SMALL_HIST_COUNTS
 from fastmesh._native.base.ring cimport ring_dropped, ring_t
 from fastmesh._native.base.slot_t cimport SLOT_NAME_BYTES, SLOT_SHARED_BYTES, SLOT_SOCKADDR_BYTES, slot_t
 from fastmesh._native.core.access_writer cimport (
@@ -42,10 +41,6 @@ from fastmesh._native.net.worker_t cimport (
     TABLE_ROOT,
     command_t,
     endpoint_t,
-    listener_stats_t,
-    pair_stats_t,
-    service_stats_t,
-    shared_t,
     worker_t,
 )
 from fastmesh._native.proxy.access_t cimport ACCESS_COMBINED, ACCESS_JSON
@@ -53,10 +48,8 @@ from fastmesh._native.sys.atomics cimport (
     fm_cas_u64,
     fm_load_acquire_u32,
     fm_load_acquire_u64,
-    fm_load_relaxed_u32,
     fm_load_relaxed_u64,
     fm_store_relaxed_u32,
-    fm_store_relaxed_u64,
     fm_store_release_ptr,
     fm_store_release_u32,
 )

@@ -6,7 +6,8 @@ from libc.string cimport memcpy
 from fastmesh._native.base.hash cimport hash_mix, hash_xxh64, rng_below, rng_next
 from fastmesh._native.base.slot_t cimport SLOT_NAME_BYTES, slot_t
 from fastmesh._native.lb.lb cimport (
-    lb_adopt, lb_del, lb_new, lb_pick, lb_state_free, lb_state_init, lb_wants_total,
+    lb_adopt, lb_condition_at, lb_del, lb_new, lb_pick, lb_state_free, lb_state_init, lb_usable_count,
+    lb_wants_total,
 )
 from fastmesh._native.lb.lb_t cimport lb_ctx_t, lb_options_t, lb_state_t, lb_t
 from fastmesh._native.lb.round_robin cimport lb_shift_turns, lb_turn_nodes
@@ -64,11 +65,13 @@ cdef class Block:
     cdef readonly list members
 
     def __cinit__(self, int policy, Slots slots, list members, list weights, uint32_t ring_size=0,
-                  uint32_t table_size=0, uint32_t bounded_load=0):
+                  uint32_t table_size=0, uint32_t bounded_load=0, list priorities=None):
         cdef uint32_t n = <uint32_t>len(members), k
         cdef lb_options_t options = lb_options_t(ring_size, table_size, bounded_load)
         cdef slot_t **pointers = <slot_t **>malloc((n + 1) * sizeof(slot_t *))
         cdef uint32_t *values = <uint32_t *>malloc((n + 1) * sizeof(uint32_t))
+        cdef bytes numbers = bytes(priorities or ())
+        cdef const uint8_t *levels = <const uint8_t *><const char *>numbers if priorities is not None else NULL
         self.slots = slots
         self.members = members
         for k in range(n):
@@ -76,7 +79,7 @@ cdef class Block:
             pointers[k] = &slots.slots[<uint32_t>members[k]]
             values[k] = weights[k]
         with nogil:
-            self.lb = lb_new(policy, n, pointers, values, &options)
+            self.lb = lb_new(policy, n, pointers, values, levels, &options)
         free(pointers)
         free(values)
         if self.lb == NULL:
@@ -98,6 +101,12 @@ cdef class Block:
         cdef uint32_t k
         return [self.members[self.lb.table[k]] for k in range(self.lb.table_size)]
 
+    def condition_at(self, uint32_t index, uint32_t now_ms=0):
+        return <int>lb_condition_at(self.lb, index, now_ms)
+
+    def usable_count(self, uint32_t now_ms=0):
+        return lb_usable_count(self.lb, now_ms)
+
     def wants_total(self):
         return lb_wants_total(self.lb)
 
@@ -118,7 +127,8 @@ cdef class State:
         if self.block is not None and not from_start:
             old = self.block.lb
         cdef int status = lb_adopt(&self.state, old, block.lb)
-        assert status == 0
+        if status != 0:
+            raise MemoryError
         self.block = block
 
     def age(self, uint64_t by):

@@ -6,6 +6,10 @@ has let go of it. It owns its arrays and borrows the slots, which live as long a
 
 Endpoint *indices* are positions in ``lb_t.slots``; *slot indices* (``slot_t.index``) are the engine's
 numbers, stable over changes. An endpoint of weight 0 is given nothing.
+
+A block whose endpoints have several priorities is made of *tiers*, a block for each priority (``tiers.pxd``);
+its state has a state for each of them. Only ``pick`` knows: ``slots``, ``weights``, ``by_slot`` and ``n`` are
+those of all endpoints, and indices are into them.
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
@@ -55,6 +59,12 @@ ctypedef struct lb_point_t:
     uint32_t owner  # endpoint index
 
 ctypedef struct lb_state_t
+ctypedef struct lb_t
+
+# The endpoints of one priority.
+ctypedef struct lb_tier_t:
+    lb_t *lb  # owns; they alone, as a block without tiers
+    uint32_t *members  # owns; for each endpoint index of `lb`, the one in the whole block
 
 ctypedef struct lb_t:
     # set once, by lb_new
@@ -81,6 +91,9 @@ ctypedef struct lb_t:
     uint32_t ring_shift
     uint32_t *table  # owns; table_size endpoint indices
     uint32_t table_size
+    uint32_t priority  # of all endpoints, when there are no tiers
+    uint32_t ntiers  # 0, or 2 and more: then there are no alias, groups, ring and table here
+    lb_tier_t *tiers  # owns; by rising priority number
 
 ctypedef struct lb_state_t:
     # owner worker only
@@ -103,3 +116,9 @@ ctypedef struct lb_state_t:
     bint survivors_built
     uint32_t *survivors  # owns; endpoint indices
     uint64_t *survivor_sums  # owns; running sums of their weights
+    # tiers: as many as the block has; a block without tiers uses the arrays above in their place
+    uint32_t ntiers
+    uint32_t shares_measured_ms
+    bint shares_measured
+    lb_state_t *tiers  # owns; in the order of lb_t.tiers
+    uint32_t *tier_shares  # owns; running sums of the tiers' shares of the load, in 1/LB_WHOLE

@@ -1,101 +1,20 @@
-"""Whether a request may begin now, and what has waited goes on: the limits of a service, its queue, its retries.
+"""When a request begins: at once, or from the queue of its service; and how what waits goes on. Owner worker only."""
+from libc.stdint cimport int32_t, uint8_t, uint32_t
 
-The limits count over all workers without a lock: two workers that begin a request at the same moment can overshoot by one.
-"""
-from libc.stdint cimport int32_t, uint32_t, uint64_t, uint8_t
-
-from fastmesh._native.base.errors cimport (
-    FM_E_NO_ENDPOINT,
-    FM_E_QUEUE_TIMEOUT,
-    FM_E_TOO_MANY_CONNECTIONS,
-    FM_E_TOO_MANY_REQUESTS,
-)
-from fastmesh._native.base.hash cimport rng_below
+from fastmesh._native.base.errors cimport FM_E_NO_ENDPOINT, FM_E_QUEUE_TIMEOUT, FM_E_TOO_MANY_REQUESTS
 from fastmesh._native.base.limits cimport WAITING_PER_TURN
-from fastmesh._native.base.slot_t cimport slot_t
-from fastmesh._native.lb.candidate cimport LB_USABLE, lb_condition
-from fastmesh._native.net.pool cimport upstream_close
-from fastmesh._native.net.snap_t cimport UNLIMITED, service_t
-from fastmesh._native.net.stats cimport endpoint_of, service_stats
-from fastmesh._native.net.table cimport table_get
-from fastmesh._native.net.worker_t cimport conn_t, endpoint_t, service_stats_t, worker_t
+from fastmesh._native.net.snap_t cimport service_t
+from fastmesh._native.net.stats cimport service_stats
+from fastmesh._native.net.worker_t cimport service_stats_t, worker_t
 from fastmesh._native.proxy.answer cimport exchange_client_timer, exchange_fail
 from fastmesh._native.proxy.attempt cimport attempt_go
 from fastmesh._native.proxy.exchange_t cimport WAIT_BACKOFF, WAIT_QUEUE, xchg_t
-from fastmesh._native.proxy.pick cimport attempt_pick
-from fastmesh._native.proxy.waiting cimport budget_take, service_usage, usage_t, waiting_join, waiting_leave
-from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_load_acquire_u32, fm_load_relaxed_u32, fm_unlikely
+from fastmesh._native.proxy.pick cimport attempt_admit, attempt_pick
+from fastmesh._native.proxy.waiting cimport budget_take, service_usage, waiting_join, waiting_leave
+from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_unlikely
 
 
-# ---------------------------------------------------------------- limits
-
-cdef inline bint endpoint_is_full(worker_t *w, const xchg_t *x, slot_t *slot) noexcept nogil:
-    """Whether the service's limits for one endpoint are reached."""
-    cdef service_t *service = x.service
-    cdef endpoint_t *ep
-    cdef uint32_t i, idle = 0
-    cdef uint64_t connections = 0
-    if service.limit_endpoint_requests != UNLIMITED \
-            and fm_load_relaxed_u32(&slot.in_flight) >= service.limit_endpoint_requests:
-        return True
-    if service.limit_endpoint_connections == UNLIMITED:
-        return False
-    for i in range(w.shared.workers):
-        ep = <endpoint_t *> table_get(&w.shared.all[i].endpoints, slot.index)
-        if ep != NULL and fm_load_acquire_u32(&ep.generation) == slot.generation:
-            connections += fm_load_relaxed_u32(&ep.connections)
-            if i == w.index:
-                idle = ep.idle
-    return idle == 0 and connections >= service.limit_endpoint_connections
-
-
-cdef inline bint attempt_pick_not_full(worker_t *w, xchg_t *x) noexcept nogil:
-    """Another usable endpoint whose limits are not reached becomes ``x.endpoint``; False: there is none."""
-    cdef service_t *service = x.service
-    cdef uint32_t n = service.lb.n
-    cdef uint32_t i = rng_below(&w.rng, n)
-    cdef uint32_t _k
-    cdef endpoint_t *ep
-    for _k in range(n):
-        i = i + 1 if i + 1 < n else 0
-        if lb_condition(service.lb, i, <uint32_t> w.now_ms) == LB_USABLE \
-                and not endpoint_is_full(w, x, service.lb.slots[i]):
-            ep = endpoint_of(w, service.lb.slots[i])
-            if ep != NULL:
-                x.endpoint = ep
-                return True
-    return False
-
-
-cdef inline bint pool_close_oldest(worker_t *w, const service_t *service) noexcept nogil:
-    """Makes room for a connection: closes the one of the service that has been idle for longest on this worker."""
-    cdef conn_t *oldest = NULL
-    cdef endpoint_t *ep
-    cdef uint32_t i
-    for i in range(service.lb.n):
-        ep = <endpoint_t *> table_get(&w.endpoints, service.lb.slots[i].index)
-        if ep != NULL and ep.idle_last != NULL and (
-                oldest == NULL or <int32_t> (ep.idle_last.idle_since_ms - oldest.idle_since_ms) < 0):
-            oldest = ep.idle_last
-    if oldest == NULL:
-        return False
-    upstream_close(w, oldest)
-    return True
-
-
-cdef inline int32_t attempt_admit(worker_t *w, xchg_t *x) noexcept nogil:
-    """Whether the service's limits have room for this request: 0, or FM_E_… (positive)."""
-    cdef service_t *service = x.service
-    cdef usage_t usage = service_usage(w, service.index)
-    if not x.tunnel and service.limit_requests != UNLIMITED and usage.in_flight >= service.limit_requests:
-        return FM_E_TOO_MANY_REQUESTS
-    if endpoint_is_full(w, x, x.endpoint.slot) and not attempt_pick_not_full(w, x):
-        return FM_E_TOO_MANY_REQUESTS
-    if service.limit_connections != UNLIMITED and usage.connections >= service.limit_connections \
-            and (x.endpoint.idle == 0 or x.tunnel) and not pool_close_oldest(w, service):
-        return FM_E_TOO_MANY_CONNECTIONS
-    return 0
-
+# ---------------------------------------------------------------- the queue
 
 cdef inline bint attempt_must_wait(worker_t *w, xchg_t *x) noexcept nogil:
     """True: the limits have no room; the exchange waits in the queue, or was refused and is over."""
@@ -154,6 +73,8 @@ cdef inline void waiting_run_service(worker_t *w, service_stats_t *stats) noexce
     while stats.queue_first != NULL and budget:
         x = <xchg_t *> stats.queue_first
         budget -= 1
+        if service_usage(w, x.service.index).in_flight >= x.service.limit_requests:
+            break
         if attempt_pick(w, x) != 0:
             waiting_leave(x)
             exchange_fail(w, x, FM_E_NO_ENDPOINT)

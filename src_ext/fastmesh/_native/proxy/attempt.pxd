@@ -5,7 +5,7 @@ whole in its buffer, and nothing of an answer has gone to the client: after what
 that was not tried while there is one, and within the budget. The first retry to another endpoint goes at once; later ones
 back off exponentially with full jitter. A retry opens a fresh connection.
 """
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from fastmesh._native.base.errors cimport (
     FM_E_CONNECT_REFUSED,
@@ -43,6 +43,7 @@ from fastmesh._native.proxy.answer cimport exchange_client_timer, exchange_close
 from fastmesh._native.proxy.exchange cimport exchange_count_in
 from fastmesh._native.proxy.exchange_t cimport WAIT_BACKOFF, WAIT_BUDGET, xchg_t
 from fastmesh._native.proxy.pick cimport (
+    attempt_admit,
     attempt_is_usable,
     attempt_pick,
     attempt_set_patience,
@@ -216,6 +217,8 @@ cdef inline int32_t attempt_prepare(worker_t *w, xchg_t *x, int32_t error, bint 
     cdef uint32_t retries = x.attempts - 1 - x.repaired
     cdef bint tried
     if attempt_pick(w, x) != 0:
+        return AGAIN_NEVER
+    if x.service.limited and attempt_admit(w, x) != 0:
         return AGAIN_NEVER
     tried = attempt_was_tried(x)
     x.sent = 0

@@ -1,7 +1,17 @@
-"""Which endpoint an attempt goes to, and how long a probe of a half-open one may take. Owner worker only."""
+"""Which endpoint an attempt goes to: the policy's choice, probes of half-open endpoints, the limits of the service.
+
+The limits count over all workers without a lock: two workers that begin a request at the same moment can overshoot by one, and
+each worker may always have one connection. Owner worker only.
+"""
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from fastmesh._native.base.errors cimport FM_E_NO_ENDPOINT, FM_E_NO_MEMORY
+from fastmesh._native.base.errors cimport (
+    FM_E_NO_ENDPOINT,
+    FM_E_NO_MEMORY,
+    FM_E_TOO_MANY_CONNECTIONS,
+    FM_E_TOO_MANY_REQUESTS,
+)
+from fastmesh._native.base.hash cimport rng_below
 from fastmesh._native.base.limits cimport (
     PROBE_LATE_MS,
     PROBE_LEASE_MOST_MS,
@@ -15,12 +25,20 @@ from fastmesh._native.lb.candidate cimport LB_USABLE, lb_condition, lb_condition
 from fastmesh._native.lb.lb cimport lb_adopt, lb_pick, lb_wants_total
 from fastmesh._native.lb.lb_t cimport lb_ctx_t, lb_t
 from fastmesh._native.net.health cimport health_is_half_open, health_probe_claim, health_ramp_step
-from fastmesh._native.net.snap_t cimport block_drop, block_take, service_t
+from fastmesh._native.net.pool cimport upstream_close
+from fastmesh._native.net.snap_t cimport UNLIMITED, block_drop, block_take, service_t
 from fastmesh._native.net.stats cimport endpoint_of, service_stats
-from fastmesh._native.net.worker_t cimport service_stats_t, worker_t
+from fastmesh._native.net.table cimport table_get
+from fastmesh._native.net.worker_t cimport conn_t, endpoint_t, service_stats_t, worker_t
 from fastmesh._native.proxy.exchange_t cimport xchg_t
-from fastmesh._native.proxy.waiting cimport service_usage
-from fastmesh._native.sys.atomics cimport fm_likely, fm_load_relaxed_u64, fm_unlikely
+from fastmesh._native.proxy.waiting cimport service_usage, usage_t
+from fastmesh._native.sys.atomics cimport (
+    fm_likely,
+    fm_load_acquire_u32,
+    fm_load_relaxed_u32,
+    fm_load_relaxed_u64,
+    fm_unlikely,
+)
 
 
 cdef inline void service_adopt(worker_t *w, service_stats_t *stats, service_t *service) noexcept nogil:
@@ -46,13 +64,13 @@ cdef inline int32_t attempt_pick_half_open(worker_t *w, xchg_t *x, lb_ctx_t *ctx
     cdef service_t *service = x.service
     cdef uint32_t now_ms = ctx.now_ms
     cdef uint32_t tried[TRIED_MAX + PROBE_SKIPS]
-    cdef uint32_t k
+    cdef uint32_t k, _turn
     cdef uint64_t word
     cdef slot_t *slot
     for k in range(ctx.ntried):
         tried[k] = x.tried[k]
     ctx.tried = &tried[0]
-    for k in range(PROBE_SKIPS):
+    for _turn in range(PROBE_SKIPS):
         slot = service.lb.slots[index]
         word = fm_load_relaxed_u64(&slot.health)
         health_ramp_step(slot, now_ms)
@@ -145,3 +163,76 @@ cdef inline void attempt_set_patience(worker_t *w, xchg_t *x) noexcept nogil:
         x.try_ms = most_ms
 
 
+# ---------------------------------------------------------------- limits
+
+cdef inline bint endpoint_is_full(worker_t *w, const xchg_t *x, slot_t *slot) noexcept nogil:
+    """Whether the service's limits for one endpoint are reached."""
+    cdef service_t *service = x.service
+    cdef endpoint_t *ep
+    cdef uint32_t i
+    cdef uint64_t connections = 0
+    if service.limit_endpoint_requests != UNLIMITED \
+            and fm_load_relaxed_u32(&slot.in_flight) >= service.limit_endpoint_requests:
+        return True
+    if service.limit_endpoint_connections == UNLIMITED:
+        return False
+    ep = <endpoint_t *> table_get(&w.endpoints, slot.index)
+    if ep == NULL or ep.generation != slot.generation or ep.connections == 0 or ep.idle:
+        return False  # a worker may always have one: others' idle connections are no use to it
+    for i in range(w.shared.workers):
+        ep = <endpoint_t *> table_get(&w.shared.all[i].endpoints, slot.index)
+        if ep != NULL and fm_load_acquire_u32(&ep.generation) == slot.generation:
+            connections += fm_load_relaxed_u32(&ep.connections)
+    return connections >= service.limit_endpoint_connections
+
+
+cdef inline bint attempt_pick_not_full(worker_t *w, xchg_t *x) noexcept nogil:
+    """Another usable endpoint whose limits are not reached becomes ``x.endpoint``; False: there is none."""
+    cdef service_t *service = x.service
+    cdef uint32_t n = service.lb.n
+    cdef uint32_t i = rng_below(&w.rng, n)
+    cdef uint32_t _k
+    cdef endpoint_t *ep
+    for _k in range(n):
+        i = i + 1 if i + 1 < n else 0
+        if lb_condition(service.lb, i, <uint32_t> w.now_ms) != LB_USABLE \
+                or endpoint_is_full(w, x, service.lb.slots[i]):
+            continue
+        ep = endpoint_of(w, service.lb.slots[i])
+        if ep == NULL:
+            return False
+        x.endpoint = ep
+        if not attempt_was_tried(x):
+            return True
+    return False
+
+
+cdef inline bint pool_close_oldest(worker_t *w, const service_t *service) noexcept nogil:
+    """Makes room for a connection: closes the one of the service that has been idle for longest on this worker."""
+    cdef conn_t *oldest = NULL
+    cdef endpoint_t *ep
+    cdef uint32_t i
+    for i in range(service.lb.n):
+        ep = <endpoint_t *> table_get(&w.endpoints, service.lb.slots[i].index)
+        if ep != NULL and ep.idle_last != NULL and (
+                oldest == NULL or <int32_t> (ep.idle_last.idle_since_ms - oldest.idle_since_ms) < 0):
+            oldest = ep.idle_last
+    if oldest == NULL:
+        return False
+    upstream_close(w, oldest)
+    return True
+
+
+cdef inline int32_t attempt_admit(worker_t *w, xchg_t *x) noexcept nogil:
+    """Whether the service's limits have room for this request: 0, or FM_E_… (positive)."""
+    cdef service_t *service = x.service
+    cdef usage_t usage = service_usage(w, service.index)
+    if not x.tunnel and service.limit_requests != UNLIMITED and usage.in_flight >= service.limit_requests:
+        return FM_E_TOO_MANY_REQUESTS
+    if endpoint_is_full(w, x, x.endpoint.slot) and not attempt_pick_not_full(w, x):
+        return FM_E_TOO_MANY_REQUESTS
+    if service.limit_connections != UNLIMITED and usage.connections >= service.limit_connections \
+            and (x.endpoint.idle == 0 or x.tunnel) and fm_load_relaxed_u64(&x.service_stats.connections) != 0 \
+            and not pool_close_oldest(w, service):
+        return FM_E_TOO_MANY_CONNECTIONS
+    return 0

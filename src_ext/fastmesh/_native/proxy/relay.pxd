@@ -61,7 +61,6 @@ from fastmesh._native.net.worker_t cimport (
     pipe_t,
     worker_t,
 )
-from fastmesh._native.proxy.admission cimport attempt_admit
 from fastmesh._native.proxy.answer cimport client_close, client_reset
 from fastmesh._native.proxy.attempt cimport attempt_retries_left
 from fastmesh._native.proxy.exchange cimport (
@@ -76,7 +75,7 @@ from fastmesh._native.proxy.exchange cimport (
     exchange_upstream_done,
 )
 from fastmesh._native.proxy.exchange_t cimport xchg_t
-from fastmesh._native.proxy.pick cimport attempt_pick, attempt_was_tried
+from fastmesh._native.proxy.pick cimport attempt_admit, attempt_pick, attempt_was_tried
 from fastmesh._native.proxy.proxy_header cimport proxy_header_prepend
 from fastmesh._native.proxy.targets cimport action_target
 from fastmesh._native.proxy.verdict cimport attempt_blame

@@ -68,5 +68,3 @@ cdef inline void attempt_given_up(worker_t *w, xchg_t *x) noexcept nogil:
     x.gave_up = 1
     if health_bad(x.endpoint.slot, x.service, <uint32_t> w.now_ms, REASON_SLOW, True, x.probing):
         fm_bump_u64(&w.health_changes, 1)
-
-
