@@ -28,6 +28,7 @@ from fastmesh.config.source import SCALAR, Node
 MOST_IN_A_ROW: Final = 1000
 MOST_AT_ONCE: Final = 1_000_000
 MOST_PRIORITY: Final = 127
+MOST_RETRIES: Final = 10  # the data plane remembers so many endpoints that a request was sent to
 DAY: Final = 86400.0  # seconds; the time until which an endpoint is left out has 32 bits of milliseconds
 # Each name of `retries.on` that stands for status codes; the other names stand for themselves.
 RETRY_CODES: Final = {"gateway-error": (502, 503, 504), "5xx": tuple(range(500, 600))}
@@ -77,7 +78,7 @@ RETRIES: Final = Section(
     "`retries`",
     {
         "attempts": Field(
-            Integer(0, 100),
+            Integer(0, MOST_RETRIES),
             "Retries at most: 2 means up to three sends; 0 switches retries off.",
             default=2,
             example=1,
@@ -107,8 +108,8 @@ RETRIES: Final = Section(
         ),
         "per_try": Field(
             duration(none=True),
-            "How long each attempt may wait for a response's head; the next one follows where `on` has "
-            "`timeout`.",
+            "How long each attempt may wait for a response's head. When it is over, the next one follows, "
+            "whether `on` has `timeout` or not.",
             default="none",
             example="2s",
         ),
@@ -131,13 +132,14 @@ OUTLIER_DETECTION: Final = ByShape(
         {
             "consecutive_5xx": Field(
                 Integer(1, MOST_IN_A_ROW, NONE),
-                "Answers from 500 to 599 in a row that eject an endpoint.",
+                "Answers from 500 to 599 (but 501 and 505), broken connections and time-outs in a row that "
+                "eject an endpoint.",
                 default=5,
                 example=10,
             ),
             "consecutive_gateway_errors": Field(
                 Integer(1, MOST_IN_A_ROW, NONE),
-                "Answers 502, 503 and 504, broken connections and time-outs in a row that eject one.",
+                "As before, of the answers only 502, 503 and 504.",
                 default=3,
                 example=5,
             ),
@@ -178,7 +180,10 @@ SERVICE_LIMITS: Final = Section(
     {
         "connections": Field(_most(), "Connections to all endpoints together.", default="none", example=2000),
         "requests": Field(
-            _most(), "Requests in flight at all endpoints together.", default="none", example=1000
+            _most(),
+            "HTTP requests in flight at all endpoints together.",
+            default="none",
+            example=1000,
         ),
         "queue": Field(
             Integer(0, MOST_AT_ONCE),
@@ -187,7 +192,7 @@ SERVICE_LIMITS: Final = Section(
             example=100,
         ),
         "queue_timeout": Field(
-            duration(), "How long one may wait (then 503).", default="5s", example="500ms"
+            duration(), "How long one may wait (then 503 `queue_timeout`).", default="5s", example="500ms"
         ),
         "endpoint": Field(
             Section(

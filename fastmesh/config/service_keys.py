@@ -237,8 +237,9 @@ def inherited_keys() -> dict[str, Field]:
         ),
         "limits": Field(
             SERVICE_LIMITS,
-            "How much a service may be used at one time by all clients together; what is over gets 503 at "
-            "once. Not to be confused with `limits` of the file: what a client may send.",
+            "How much a service may be used at one time by all clients together; what is over gets 503 "
+            "`too_many_requests` or `too_many_connections` at once. Not to be confused with `limits` of the "
+            "file: what a client may send.",
             example={"requests": 1000},
         ),
         "slow_start": Field(

@@ -363,20 +363,19 @@ def parse_status_range(text: str) -> tuple[int, int]:
 
 
 def parse_regex(text: str) -> str:
-    """A regular expression that compiles for text and for bytes, in which it may be searched for."""
+    """A regular expression in the syntax of Python that compiles."""
     if not text:
         raise Wrong("the text is empty", "write some text, or remove the key")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about sets that later versions may read in another way
             re.compile(text)
-            re.compile(text.encode())
     except re.error as error:
         where = "" if error.pos is None else f" at its character {error.pos + 1}"
         raise Wrong(
             f"`{text}` is not a regular expression: {error.msg}{where}",
             "put a `\\` before a character that stands for itself",
         ) from None
-    except (OverflowError, RecursionError, UnicodeEncodeError):
+    except (OverflowError, RecursionError):
         raise Wrong(f"`{text}` cannot be compiled", "write a simpler regular expression") from None
     return text

@@ -132,8 +132,8 @@ class Reader:
         return Ejection(count, for_ms / 1000, ejection_reason(reason))
 
     def left_out(self) -> dict[tuple[str, str], Ejection]:
-        """The endpoints that are left out just now, or wait for the request that finds out whether they are back,
-        by (service, address)."""
+        """The endpoints that are left out just now, or wait for the request that finds out whether they are
+        back, by (service, address)."""
         return {
             (service, address): self.ejection(slot)
             for service, address, slot, _ in self.view.endpoints

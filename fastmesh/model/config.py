@@ -168,9 +168,9 @@ class Retries(Struct, frozen=True):
     """At most `attempts` retries after the first send of an exchange.
 
     `budget` (None: none) is the most that all retries of the service may be of its requests in flight, at
-    least 3. `on` and `codes` say after what: a connection that could not be opened, one that broke (or made no
-    sense) before a response, a time-out, a status code. `per_try` are seconds until a response's head, of each
-    attempt. `retry_unsafe`: also what is not idempotent and may have reached an endpoint.
+    least 3. `on` and `codes` say after what: a connection that could not be opened, one that broke (or made
+    no sense) before a response, a time-out, a status code. `per_try` are seconds until a response's head, of
+    each attempt. `retry_unsafe`: also what is not idempotent and may have reached an endpoint.
     """
 
     attempts: int = 2
@@ -200,8 +200,8 @@ class Health(Struct, frozen=True):
     """Active checks. `healthy` and `unhealthy` are checks in a row; `interval` and `timeout` seconds.
 
     `host` None: the endpoint's address. `headers` are (name, value). `expect` are inclusive ranges of status
-    codes. `port` None: the endpoint's. With fewer healthy than the share `panic` of all endpoints (None: never)
-    all are used.
+    codes. `port` None: the endpoint's. With fewer healthy than the share `panic` of all endpoints (None:
+    never) all are used.
     """
 
     type: Literal["http", "tcp"] = "http"
@@ -225,8 +225,8 @@ class OutlierDetection(Struct, frozen=True):
     `consecutive_5xx` and `consecutive_gateway_errors` (502, 503, 504, broken connections and time-outs) count
     in a row; None switches one off. `success_rate`: how much lower than its peers' an endpoint's share of
     successes may be over `interval` seconds. It is left out for `base_ejection_time` seconds, each time in a
-    row twice as long, at most `max_ejection_time`. No more than the share `max_ejected` of a service's endpoints
-    (rounded up) is left out so, and never all.
+    row twice as long, at most `max_ejection_time`. No more than the share `max_ejected` of a service's
+    endpoints (rounded up) is left out so, and never all.
     """
 
     consecutive_5xx: int | None = 5
@@ -241,8 +241,8 @@ class OutlierDetection(Struct, frozen=True):
 class ServiceLimits(Struct, frozen=True):
     """What a service may be used for at most over all workers; None: no limit.
 
-    `queue` requests may wait up to `queue_timeout` seconds for one in flight to end. The two of `endpoint` hold
-    for each endpoint.
+    `queue` requests may wait up to `queue_timeout` seconds for one in flight to end. The two of `endpoint`
+    hold for each endpoint.
     """
 
     connections: int | None = None
@@ -268,8 +268,8 @@ class Endpoint(Struct, frozen=True, gc=False):
 class Service(Struct, frozen=True):
     """A set of endpoints and how to use them; `defaults` of the file are already merged in.
 
-    `outlier_detection` None: only endpoints that take no connections are left out. `slow_start` are the seconds
-    in which a new or recovered endpoint comes to its full share.
+    `outlier_detection` None: only endpoints that take no connections are left out. `slow_start` are the
+    seconds in which a new or recovered endpoint comes to its full share.
     """
 
     name: str

@@ -35,8 +35,8 @@ class PairStats(Struct, frozen=True):
 
 
 class ServiceStats(Struct, frozen=True):
-    """How long the endpoints of one service took, from the request sent to the response's end, and what became
-    of requests that needed more than one.
+    """How long the endpoints of one service took, from the request sent to the response's end, and what
+    became of requests that needed more than one.
 
     `retries_refused` were not made because the budget was spent; `limited` requests were refused because a
     limit of the service was reached. `in_flight`, `queued` and `connections` are of this moment.
@@ -55,8 +55,8 @@ class ServiceStats(Struct, frozen=True):
 class EndpointStats(Struct, frozen=True):
     """One endpoint of one service, summed over the workers.
 
-    `answers_5xx` are its answers of 500 and above, `failures` attempts without an answer, `ejections` how often
-    it was left out; `reason` says why the last time (empty: never).
+    `answers_5xx` are its answers of 500 and above, `failures` attempts without an answer, `ejections` how
+    often it was left out; `reason` says why the last time (empty: never).
     """
 
     service: str

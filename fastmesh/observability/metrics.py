@@ -118,6 +118,7 @@ class MetricsRenderer:
     def render(self, stats: Stats, reloads: ReloadCounts) -> str:
         out = Exposition()
         _requests(out, stats)
+        _services(out, stats)
         _connections(out, stats)
         with self._lock:
             shown, rest = self._series.split(stats.endpoints)
@@ -150,6 +151,27 @@ def _requests(out: Exposition, stats: Stats) -> None:
     for service in stats.services:
         counts, total = bucket_counts(service.upstream_duration)
         out.histogram(name, {"service": service.service}, BOUNDS, counts, total)
+
+
+def _services(out: Exposition, stats: Stats) -> None:
+    counters = (
+        ("fastmesh_retries_total", "Requests that were sent again.", "retries"),
+        (
+            "fastmesh_retries_refused_total",
+            "Requests that were not sent again because the budget of retries was spent.",
+            "retries_refused",
+        ),
+        ("fastmesh_limited_total", "Requests refused because a limit of the service was reached.", "limited"),
+    )
+    for name, text, field in counters:
+        values = (({"service": item.service}, getattr(item, field)) for item in stats.services)
+        out.simple(name, "counter", text, values)
+    out.simple(
+        "fastmesh_queued_requests",
+        "gauge",
+        "Requests that wait in the queue of a service.",
+        (({"service": item.service}, item.queued) for item in stats.services),
+    )
 
 
 def _connections(out: Exposition, stats: Stats) -> None:

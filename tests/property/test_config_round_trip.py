@@ -32,7 +32,7 @@ def mapping(**keys: st.SearchStrategy[object]) -> st.SearchStrategy[dict[str, ob
 
 REASONS = st.sampled_from(["connect-failure", "reset", "timeout", "gateway-error", "5xx"])
 RETRIES = mapping(
-    attempts=st.integers(0, 100),
+    attempts=st.integers(0, 10),
     budget=or_none(SHARES),
     on=st.lists(st.one_of(REASONS, st.integers(400, 599))),
     per_try=or_none(DURATIONS),

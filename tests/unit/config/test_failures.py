@@ -49,7 +49,7 @@ def test_nothing_written_is_the_default_of_the_model(folder: Folder) -> None:
     ("text", "expected"),
     [
         ("{attempts: 0}", Retries(attempts=0)),
-        ("{attempts: 100, budget: none, per_try: 250ms, retry_unsafe: true}", Retries(100, None, per_try=0.25, retry_unsafe=True)),
+        ("{attempts: 10, budget: none, per_try: 250ms, retry_unsafe: true}", Retries(10, None, per_try=0.25, retry_unsafe=True)),
         ("{budget: 0%, per_try: none}", Retries(budget=0.0)),
         ("{on: []}", Retries(on=(), codes=())),
         ("{on: reset}", Retries(on=("reset",), codes=())),

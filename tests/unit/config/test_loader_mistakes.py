@@ -131,7 +131,7 @@ MISTAKES = [
     # failing endpoints
     (service("{endpoints: [], retries: off}"), ["f:4:30: `retries` needs a mapping, not `off`; write `{attempts: 0}` for no retries"]),
     (service("{endpoints: [], retries: 3}"), ["f:4:30: `retries` needs a mapping, not `3`"]),
-    (service("{endpoints: [], retries: {attempts: 101}}"), ["f:4:41: `attempts`: 101 is out of range; write a whole number from 0 to 100"]),
+    (service("{endpoints: [], retries: {attempts: 11}}"), ["f:4:41: `attempts`: 11 is out of range; write a whole number from 0 to 10"]),
     (service("{endpoints: [], retries: {budget: 120%}}"), ["f:4:39: `budget`: `120%` is too large; the most is 100%"]),
     (service("{endpoints: [], retries: {on: [reset, conect-failure]}}"), ["f:4:43: `on`: there is no reason to retry `conect-failure`; did you mean `connect-failure`?"]),
     (service("{endpoints: [], retries: {on: [connect_failure]}}"), ["f:4:36: `on`: there is no reason to retry `connect_failure`; did you mean `connect-failure`?"]),

@@ -138,12 +138,12 @@ def test_what_a_check_sends() -> None:
     assert texts.parse_check_value("a  b") == "a  b"
 
 
-@pytest.mark.parametrize("text", ["ok", r"\bok\b", "(?i)ok", "é+", "[[]", '"status": *"ok"'])
+@pytest.mark.parametrize("text", ["ok", r"\bok\b", "(?i)ok", "é+", r"\u00e9", "[[]", '"status": *"ok"'])
 def test_regular_expressions(text: str) -> None:
     assert texts.parse_regex(text) == text
 
 
-@pytest.mark.parametrize("text", ["(?L)a", r"\u00e9", "(?u)é", "(" * 5000, "a**", r"\400", "a(?i)b"])
-def test_what_does_not_compile_for_text_and_for_bytes(text: str) -> None:
+@pytest.mark.parametrize("text", ["(?L)a", "(" * 5000, "a**", r"\400", "a(?i)b", "a{4294967296}"])
+def test_what_does_not_compile(text: str) -> None:
     with pytest.raises(Wrong):
         texts.parse_regex(text)

@@ -171,7 +171,7 @@ cdef inline bint endpoint_is_full(worker_t *w, const xchg_t *x, slot_t *slot) no
     cdef endpoint_t *ep
     cdef uint32_t i
     cdef uint64_t connections = 0
-    if service.limit_endpoint_requests != UNLIMITED \
+    if not x.tunnel and service.limit_endpoint_requests != UNLIMITED \
             and fm_load_relaxed_u32(&slot.in_flight) >= service.limit_endpoint_requests:
         return True
     if service.limit_endpoint_connections == UNLIMITED:
