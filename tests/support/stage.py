@@ -12,7 +12,7 @@ import socket
 import struct
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,6 +110,13 @@ class End:
         data, self.received = self.received[:size], self.received[size:]
         return data
 
+    def response(self) -> tuple[int, str, bytes]:
+        """Status, the proxy's error code ("" of an endpoint) and body of an answer that says its length."""
+        status_line, *lines = self.head().lower().split(b"\r\n")
+        fields = dict(line.split(b": ", 1) for line in lines if line)
+        body = self.exactly(int(fields[b"content-length"]))
+        return int(status_line[9:12]), fields.get(b"x-fastmesh-error", b"").decode(), body
+
     def end(self) -> str:
         """How the connection ended: "eof" or "reset"; what came before stays in `received`."""
         self._await(lambda: self.ended, "the end")
@@ -186,7 +193,8 @@ class Listening:
 class Stage:
     """One listener (`protocol`), one service `s` with ``origins`` endpoints in slots 0, 1, 2…, one route.
 
-    The listener's socket is a Unix one unless ``tcp``."""
+    ``rules`` are further fields of the service: its retries, limits and so on. The listener's socket is a
+    Unix one unless ``tcp``."""
 
     def __init__(
         self,
@@ -201,6 +209,7 @@ class Stage:
         tcp: bool = False,
         trusted: tuple[str, ...] = (),
         send_proxy: Literal["v1", "v2"] | None = None,
+        rules: Mapping[str, Any] | None = None,
         **listener: Any,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fastmesh-stage-"))
@@ -217,6 +226,7 @@ class Stage:
             timeouts,
             upstream=upstream,
             send_proxy=send_proxy,
+            **(rules or {}),
         )
         self.trusted = trusted
         route = Route(Forward((("s", 1),)))
@@ -259,6 +269,13 @@ class Stage:
         self.service = msgspec.structs.replace(self.service, **changes)
         self.publish(self.listener, {"s": self.service})
         self.turn()
+
+    def listen_again(self, number: int) -> None:
+        """The endpoint, which refused, takes connections again."""
+        self.origins[number].sock.close()
+        path = self.origins[number].path
+        path.unlink(missing_ok=True)
+        self.origins[number].__init__(self, path)  # type: ignore[misc]
 
     # ------------------------------------------------------------ turns
 
@@ -304,7 +321,38 @@ class Stage:
         assert client.exactly(2) == b"ok"
         return upstream
 
+    def asked(self) -> tuple[int, End]:
+        """The endpoint that a connection comes to next, and its end."""
+        found: list[tuple[int, End]] = []
+
+        def come() -> bool:
+            for number, origin in enumerate(self.origins):
+                end = None if origin.sock.fileno() < 0 else origin.waiting()
+                if end is not None:
+                    found.append((number, end))
+                    return True
+            return False
+
+        self.until(come, "a connection to an endpoint")
+        return found[0]
+
     # ------------------------------------------------------------ looking
+
+    def nobody_is_asked(self) -> bool:
+        """No connection has come to any endpoint by now."""
+        self.settle()
+        return all(origin.sock.fileno() < 0 or origin.waiting() is None for origin in self.origins)
+
+    def use(self) -> dict[str, int]:
+        """Counters of the service."""
+        counters: dict[str, int] | None = self.worker.service(0)
+        assert counters is not None
+        return counters
+
+    def requests(self) -> list[int]:
+        """How many attempts went to each endpoint."""
+        counters = (self.worker.endpoint(number) for number in range(len(self.origins)))
+        return [0 if one is None else one["requests"] for one in counters]
 
     def of_kind(self, kind: str) -> list[str]:
         """States of the connections of that kind."""
@@ -333,8 +381,13 @@ class Stage:
                 counters = self.worker.endpoint(number)
                 if counters is not None:
                     assert (counters["in_flight"], counters["slot_in_flight"]) == (0, 0), counters
+            use = self.worker.service(0) or {}
+            gauges = ("in_flight", "retrying", "queued", "in_queue", "for_budget")
+            assert not any(use.get(name) for name in gauges), use
             self.worker.stop()
             assert set(self.worker.ledger().values()) == {0}, self.worker.ledger()
+            use = self.worker.service(0) or {}
+            assert use.get("connections", 0) == 0, use
             for references in self.worker.references():
                 assert set(references) <= {0}, references
         finally:
@@ -356,6 +409,12 @@ class Stage:
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def answer(status: int, *fields: bytes, body: bytes = b"it") -> bytes:
+    """An endpoint's answer."""
+    lines = [b"HTTP/1.1 %d So" % status, b"Content-Length: %d" % len(body), *fields, b"", b""]
+    return b"\r\n".join(lines) + body
 
 
 def get(target: str = "/", *fields: bytes) -> bytes:

@@ -27,10 +27,13 @@ from fastmesh.model import (
     HashKey,
     Limits,
     Listener,
+    OutlierDetection,
     Redirect,
     Respond,
+    Retries,
     Route,
     Service,
+    ServiceLimits,
     Timeouts,
     Upstream,
 )
@@ -91,8 +94,12 @@ def test_a_service() -> None:
                 "maglev", (HashKey("header", "x-user"), HashKey("cookie", "id")), 1.25, 2048, 251
             ),
             timeouts=Timeouts(connect=0.5, response=2, idle=3, idle_tcp=None, header=9, total=4),
-            upstream=Upstream(keepalive=7, idle=8),
+            upstream=Upstream(keepalive=7, idle=8, max_age=600),
             send_proxy="v2",
+            retries=Retries(3, 0.5, ("reset", "timeout"), (429, 503), 1.5, True),
+            outlier_detection=OutlierDetection(7, 4, 0.2, 9, 2, 60, 0.3),
+            limits=ServiceLimits(10, 20, 30, 0.7, 4, 5),
+            slow_start=12,
         ),
         3,
         [(5, 1, 0), (6, 2, 3)],
@@ -113,8 +120,44 @@ def test_a_service() -> None:
         "total_ms": 4000,
         "pool_idle_ms": 8000,
         "keepalive": 7,
+        "max_age_ms": 600_000,
         "send_proxy": 2,
+        "retry_attempts": 3,
+        "retry_budget": 500,
+        "retry_on": 2 + 4,
+        "retry_codes": [429, 503],
+        "retry_unsafe": True,
+        "per_try_ms": 1500,
+        "eject_5xx": 7,
+        "eject_gateway": 4,
+        "eject_base_ms": 2000,
+        "eject_max_ms": 60_000,
+        "eject_most": 300,
+        "slow_start_ms": 12_000,
+        "limit_connections": 10,
+        "limit_requests": 20,
+        "limit_queue": 30,
+        "queue_ms": 700,
+        "limit_endpoint_connections": 4,
+        "limit_endpoint_requests": 5,
     }
+
+
+def test_what_a_service_does_not_say_is_without_a_limit() -> None:
+    spec = service_spec(Service("s", retries=Retries(budget=None), outlier_detection=None), 0, [])
+    limits = ("connections", "requests", "endpoint_connections", "endpoint_requests")
+    assert {spec[f"limit_{name}"] for name in limits} == {spec["retry_budget"]} == {0xFFFFFFFF}
+    assert (spec["eject_5xx"], spec["eject_gateway"]) == (0, 0)
+    assert spec["eject_base_ms"] > 0, "one that takes no connections is left out all the same"
+    assert (spec["slow_start_ms"], spec["max_age_ms"], spec["per_try_ms"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("on", [(), ("connect-failure",), ("timeout", "connect-failure", "timeout")])
+def test_after_what_is_retried(on: tuple[Any, ...]) -> None:
+    bits = {"connect-failure": 1, "reset": 2, "timeout": 4}
+    assert service_spec(Service("s", retries=Retries(on=on)), 0, [])["retry_on"] == sum(
+        bits[name] for name in set(on)
+    )
 
 
 def test_without_keys_the_source_address_is_the_key() -> None:

@@ -347,12 +347,17 @@ def test_news_of_endpoints(run: Run, origins: list[Origin]) -> None:
     assert plane.plane.tend() == ()
     with plane.client() as client:
         assert {origin_of(client), origin_of(client)} == {"a"}
-    assert plane.plane.tend() == (f"service s: endpoint {b.text} is down: it takes no connections",)
+    left_out = f"service s: endpoint {b.text} is left out for 1 s: it refused the connection"
+    assert plane.plane.tend() == (left_out,)
     assert plane.plane.tend() == (), "told once"
     again = Origin(name="b", port=port)
     try:
-        eventually(lambda: plane.endpoint(b).state == "up", "its second to be over", within=5.0)
-        assert plane.plane.tend() == (f"service s: endpoint {b.text} is tried again",)
+        eventually(lambda: plane.endpoint(b).state == "half_open", "its second to be over", within=5.0)
+        assert plane.plane.tend() == (), "nobody knows yet"
+        with plane.client() as client:
+            assert "b" in {origin_of(client), origin_of(client)}
+        assert plane.endpoint(b).state == "up"
+        assert plane.plane.tend() == (f"service s: endpoint {b.text} is back",)
         assert plane.plane.tend() == ()
     finally:
         again.close()

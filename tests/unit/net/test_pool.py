@@ -1,4 +1,4 @@
-"""The pool of an endpoint's idle connections, and when an endpoint counts as down."""
+"""The pool of an endpoint's idle connections: which is taken, which goes, and how long one is kept."""
 
 from __future__ import annotations
 
@@ -157,47 +157,121 @@ def test_what_a_failed_connect_is_called(number: int, error: int) -> None:
     assert net.error_of_connect(number) == error
 
 
-# ---------------------------------------------------------------- being down
+# ---------------------------------------------------------------- how long
+
+START = 1_000_000  # the worker's clock at the beginning, ms
 
 
-def test_the_pause_doubles_up_to_a_bound(it: Any) -> None:
-    now = 5_000_000
-    pauses = []
-    for _ in range(40):
-        it.connect_failed(now)
-        pauses.append(it.health - now)
-        now += 50_000
-    assert pauses == [1000, 2000, 4000, 8000, 16000, *[30000] * 35]
+def kept_ms(
+    it: Any, idle_ms: int, *, max_age_ms: int = 0, now_ms: int = START, opened_ms: int = START
+) -> int | None:
+    """For how long a connection is kept that goes to the pool now; 0: for ever, None: not at all."""
+    it.set_clock(now_ms)
+    (name,), _ = connections(it, 1)
+    it.opened(name, opened_ms)
+    it.put(name, ROOM, idle_ms, max_age_ms)
+    kept: int | None = it.keeps_ms(name)
+    return kept
 
 
-def test_success_begins_anew(it: Any) -> None:
-    for _ in range(4):
-        it.connect_failed(1_000_000)
-    assert it.health_changes == 4
-    it.connected()
-    assert it.health == 0
-    assert it.health_changes == 5
-    it.connected()
-    assert it.health_changes == 5, "what was up is no news"
-    it.connect_failed(1_000_000)
-    assert it.health == 1_001_000
+def about(ms: int) -> Any:
+    return pytest.approx(ms, abs=8)
 
 
-def test_being_down_leaves_the_other_bits_alone(it: Any) -> None:
-    others = DRAINING | 1 << 32 | 77 << 40
-    it.net.health = others
-    it.connect_failed(1_000_000)
-    assert it.health == others | 1_001_000
-    it.connected()
-    assert it.health == others
+@pytest.mark.parametrize(
+    ("said_ms", "configured_ms", "kept"),
+    [
+        (60_000, 55_000, 52_500),  # an eighth earlier
+        (120_000, 55_000, 55_000),
+        (5_000, 55_000, 4_375),
+        (2_000, 55_000, 1_500),  # half a second at least
+        (2_000, 0, 1_500),
+        (501, 55_000, 4),
+        (500, 55_000, None),
+        (0, 55_000, None),
+        (60_000, 1_000, 1_000),
+    ],
+)
+def test_what_the_endpoint_says_of_its_idle_connections(
+    it: Any, said_ms: int, configured_ms: int, kept: int | None
+) -> None:
+    """Ours go before it closes them, so that no request meets a close."""
+    it.learn(said_ms)
+    found = kept_ms(it, configured_ms)
+    assert found == (None if kept is None else about(kept))
 
 
-def test_the_clock_of_health_may_wrap(it: Any) -> None:
-    """0 would mean that it is not down at all."""
-    it.connect_failed(2**32 - 1000)
-    assert it.health == 1
-    it.connect_failed(2**33 - 500)
-    assert it.health == 1500
+def test_nothing_known_and_nothing_configured_is_for_ever(it: Any) -> None:
+    assert kept_ms(it, 0) == 0
+
+
+def test_what_was_learned_is_forgotten(it: Any) -> None:
+    it.learn(2_000)
+    assert kept_ms(it, 55_000, now_ms=START + 60_000) == about(1_500)
+    assert kept_ms(it, 55_000, now_ms=START + 60_001) == about(55_000)
+
+
+def closed_after(it: Any, idle_ms: int, now_ms: int, *, with_error: bool = False) -> int:
+    """The endpoint closes a connection that was idle for so long, at ``now_ms``: the limit known then."""
+    it.set_clock(now_ms - idle_ms)
+    (name,), _ = connections(it, 1)
+    it.opened(name, now_ms - idle_ms)
+    it.put(name, ROOM, 0)
+    it.set_clock(now_ms)
+    limit: int = it.endpoint_closes(name, with_error)
+    return limit
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "apart_ms", "limit"),
+    [
+        (5_000, 5_000, 1_000, 5_000),
+        (5_000, 5_600, 1_000, 5_000),  # within an eighth
+        (5_600, 5_000, 1_000, 5_000),
+        (5_000, 5_800, 1_000, 0),
+        (5_000, 5_000, 249, 0),  # together: it ends
+        (5_000, 5_000, 250, 5_000),
+        (1_000, 1_000, 1_000, 1_000),
+        (999, 999, 1_000, 0),  # young ones say nothing
+    ],
+)
+def test_two_closes_of_about_one_age_show_a_limit(
+    it: Any, first: int, second: int, apart_ms: int, limit: int
+) -> None:
+    assert closed_after(it, first, START + 10_000) == 0
+    assert closed_after(it, second, START + 10_000 + apart_ms) == limit
+
+
+def test_a_reset_shows_no_limit(it: Any) -> None:
+    for number in range(3):
+        assert closed_after(it, 5_000, START + 10_000 * (number + 1), with_error=True) == 0
+
+
+def test_closes_that_come_together_do_not_hide_a_limit(it: Any) -> None:
+    """Each pair is judged alone: two closed at once, and one of the same age later."""
+    assert closed_after(it, 5_000, START + 10_000) == 0
+    assert closed_after(it, 5_000, START + 10_001) == 0
+    assert closed_after(it, 5_000, START + 12_000) == 5_000
+
+
+# ---------------------------------------------------------------- age
+
+
+def test_old_connections_go_each_at_a_time_of_its_own(it: Any) -> None:
+    """Up to a tenth before `max_age`, so that what was opened together does not close together."""
+    found = [kept_ms(it, 0, max_age_ms=100_000) for _ in range(40)]
+    times = [one for one in found if one]
+    assert len(times) == 40
+    assert all(89_990 <= one <= 100_010 for one in times)
+    assert len(set(times)) > 10
+
+
+def test_age_counts_from_the_opening(it: Any) -> None:
+    young = kept_ms(it, 0, max_age_ms=100_000, opened_ms=START - 50_000)
+    assert young is not None
+    assert 39_990 <= young <= 50_010
+    assert kept_ms(it, 0, max_age_ms=100_000, opened_ms=START - 100_000) is None
+    assert kept_ms(it, 20_000, max_age_ms=100_000, opened_ms=START - 50_000) == about(20_000)
 
 
 @pytest.mark.parametrize("workers", [1, 4])

@@ -2,7 +2,7 @@
 
 Blocks are built of the same values as the engine's (``fastmesh.engine.compile``). For tests only.
 """
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.stdlib cimport posix_memalign
@@ -15,6 +15,7 @@ from fastmesh._native.core.access_writer cimport access_writer_wake
 from fastmesh._native.core.blocks cimport listener_free, listener_new, service_free, service_new
 from fastmesh._native.core.mailbox cimport COMMAND_FLAG_SHARED, mailbox_post
 from fastmesh._native.core.worker cimport worker_clock, worker_close_everything, worker_free, worker_init, worker_turn
+from fastmesh._native.net.health cimport health_eject, health_without_time
 from fastmesh._native.net.snap_t cimport listener_block_t, service_t, snap_t
 from fastmesh._native.net.table cimport table_get, table_set
 from fastmesh._native.net.worker_t cimport (
@@ -30,6 +31,7 @@ from fastmesh._native.net.worker_t cimport (
     shared_t,
     worker_t,
 )
+from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.sys.count cimport fm_count_begin, fm_count_end
 from fastmesh._native.sys.os cimport EFD_CLOEXEC, EFD_NONBLOCK, close, epoll_create1, eventfd, read, write
 
@@ -89,6 +91,18 @@ cdef class Worker:
     def mark_slot(self, uint32_t index, uint64_t health):
         """Sets the whole health word."""
         (<slot_t *> table_get(&self.shared.slots, index)).health = health
+
+    def eject_slot(self, uint32_t index, uint32_t for_ms):
+        """Leaves the endpoint out, as a connect failure does; whether it was in before."""
+        cdef slot_t *slot = <slot_t *> table_get(&self.shared.slots, index)
+        return health_eject(slot, for_ms, for_ms, <uint32_t> self.w.now_ms, 30, False)
+
+    def pass_ejection(self, uint32_t index, uint32_t ago_ms=0):
+        """Moves the last ejection into the past, so that its time was over ``ago_ms`` before this turn."""
+        cdef slot_t *slot = <slot_t *> table_get(&self.shared.slots, index)
+        cdef uint32_t until = <uint32_t> self.w.now_ms - ago_ms
+        slot.ejected_ms = until - slot.ejected_for_ms
+        slot.health = health_without_time(slot.health) | (until if until != 0 else 1)
 
     def build_listener(self, dict spec):
         """The number of a new block."""
@@ -271,8 +285,40 @@ cdef class Worker:
         cdef service_stats_t *stats = <service_stats_t *> table_get(&self.w.services, service_index)
         return 0 if stats == NULL else stats.retries
 
+    cdef uint32_t waiting(self, xchg_t *first, const void *last) except? 0xFFFFFFFF:
+        """How many exchanges stand in a queue, whose links must agree in both directions."""
+        cdef uint32_t count = 0
+        cdef xchg_t *before = NULL
+        while first != NULL:
+            if first.wait_prev != before or not first.waits:
+                raise AssertionError("the links of a queue do not agree")
+            before = first
+            first = first.wait_next
+            count += 1
+        if <const void *> before != last:
+            raise AssertionError("the end of a queue is not its last")
+        return count
+
+    def service(self, uint32_t index):
+        """Counters of a service, and how many of its exchanges wait for what; None before its first request."""
+        cdef service_stats_t *stats = <service_stats_t *> table_get(&self.w.services, index)
+        if stats == NULL:
+            return None
+        return {
+            "retries": stats.retries,
+            "retries_refused": stats.retries_refused,
+            "limited": stats.limited,
+            "in_flight": stats.in_flight,
+            "retrying": stats.retrying,
+            "queued": stats.queued,
+            "connections": stats.connections,
+            "in_queue": self.waiting(<xchg_t *> stats.queue_first, stats.queue_last),
+            "for_budget": self.waiting(<xchg_t *> stats.budget_first, stats.budget_last),
+            "typical_us": stats.typical_us,
+        }
+
     def endpoint(self, uint32_t index):
-        """Counters of a slot, and for how many ms it is marked down."""
+        """Counters of a slot, and for how many ms it is left out: negative when it is half open for so long."""
         cdef slot_t *slot = <slot_t *> table_get(&self.shared.slots, index)
         cdef endpoint_t *ep = <endpoint_t *> table_get(&self.w.endpoints, index)
         cdef uint32_t until = <uint32_t> slot.health
@@ -289,9 +335,12 @@ cdef class Worker:
             "bad_5xx": slot.bad_5xx,
             "bad_gateway": slot.bad_gateway,
             "ejections": slot.ejected_total,
+            "ejections_in_a_row": slot.ejections,
+            "ejected_for_ms": slot.ejected_for_ms,
             "reason": slot.reason,
             "share": (slot.health >> 40) & 0xFF,
-            "down_ms": until - <uint32_t> self.w.now_ms if until else 0,
+            "is_out": until != 0,
+            "down_ms": <int32_t> (until - <uint32_t> self.w.now_ms) if until else 0,
         }
 
     def listener(self, uint32_t index):

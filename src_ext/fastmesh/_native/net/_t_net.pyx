@@ -28,8 +28,11 @@ from fastmesh._native.net.conn cimport (
     conn_shut_write,
     conn_timer,
 )
+from fastmesh._native.lb.lb_t cimport lb_t
 from fastmesh._native.net.health cimport (
+    health_bad,
     health_connect_failed,
+    health_eject,
     health_good,
     health_probe_claim,
     health_ramp_begin,
@@ -129,11 +132,18 @@ def local_of(int fd):
 
 # ---------------------------------------------------------------- a worker
 
+cdef enum: MAX_ENDPOINTS = 16
+
+
 cdef class Net:
     """What connections need of a worker. Connections are named by their event data."""
     cdef worker_t *w
     cdef shared_t shared
     cdef slot_t slot
+    cdef slot_t others[MAX_ENDPOINTS]
+    cdef slot_t *slots[MAX_ENDPOINTS]
+    cdef uint32_t weights[MAX_ENDPOINTS]
+    cdef lb_t lb
     cdef service_t service
     cdef endpoint_t *ep
     cdef block_ref_t refs[1]
@@ -152,6 +162,9 @@ cdef class Net:
         bufpool_init(&self.w.bufs)
         pipes_init(self.w)
         self.ep = endpoint_of(self.w, &self.slot)
+        self.service.lb = &self.lb
+        self.service.eject_base_ms = 1000
+        self.service.eject_max_ms = 30000
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -372,11 +385,38 @@ cdef class Net:
     def health(self, uint64_t word):
         self.slot.health = word
 
+    def rules(self, uint32_t endpoints, uint32_t most_permille, uint32_t in_a_row_5xx, uint32_t in_a_row_gateway,
+              uint32_t base_ms=1000, uint32_t max_ms=30000):
+        """A service of so many endpoints, of which this is the first, and when they are left out."""
+        cdef uint32_t i
+        self.lb.n = endpoints
+        self.lb.slots = &self.slots[0]
+        self.lb.weights = &self.weights[0]
+        for i in range(endpoints):
+            self.slots[i] = &self.others[i] if i else &self.slot
+            self.weights[i] = 1
+        self.service.eject_most = most_permille
+        self.service.eject_5xx = in_a_row_5xx
+        self.service.eject_gateway = in_a_row_gateway
+        self.service.eject_base_ms = base_ms
+        self.service.eject_max_ms = max_ms
+
+    def eject_other(self, uint32_t index, uint64_t now_ms, uint32_t for_ms):
+        """One of the other endpoints takes no connections."""
+        return health_eject(&self.others[index], for_ms, for_ms, <uint32_t> now_ms, 30, False)
+
     def connect_failed(self, uint64_t now_ms, bint probed=False):
         """Whether the endpoint is left out now and was not before."""
-        self.service.eject_base_ms = 1000
-        self.service.eject_max_ms = 30000
         return health_connect_failed(&self.slot, &self.service, <uint32_t> now_ms, 30, probed)
+
+    def bad(self, uint64_t now_ms, bint gateway, bint probed=False):
+        """An answer of 5xx, or a failure on the way; whether the endpoint is left out now and was not before."""
+        return health_bad(&self.slot, &self.service, <uint32_t> now_ms, 1503 if gateway else 1500, gateway, probed)
+
+    @property
+    def in_a_row(self):
+        """(5xx, failures on the way)"""
+        return self.slot.bad_5xx, self.slot.bad_gateway
 
     def good(self, uint64_t now_ms, uint64_t sent_ms, uint32_t slow_start_ms=0):
         """Whether the endpoint is back."""
