@@ -1,6 +1,6 @@
 """The HTTP side of a check, without I/O: the request's bytes, and a judgement of what comes back.
 
-What a peer may send is bounded in bytes, and in the number of interim answers.
+What a peer may send is bounded in bytes, and in the number of chunks and interim answers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ HEAD_BYTES = 16 * 1024
 BODY_BYTES = 64 * 1024
 # Chunked framing may be longer than what it frames.
 ALL_BYTES = HEAD_BYTES + 2 * BODY_BYTES
+# Small ones take far more time than bytes.
+CHUNKS = 2000
 INTERIM_ANSWERS = 10
 USER_AGENT = "fastmesh-health"
 _METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -29,6 +31,7 @@ class Conversation:
         self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES)
         self._received = 0
         self._interim = 0
+        self._chunks = 0
         self._status = 0
         self._body = bytearray()
         self.request = self._build(address)
@@ -75,8 +78,11 @@ class Conversation:
                 return failed(f"answered {self._status}, expected {expectation(self._health)}")
         elif isinstance(event, h11.Data):
             self._body += event.data[: BODY_BYTES - len(self._body)]
+            self._chunks += 1
             if len(self._body) >= BODY_BYTES:
                 return self._judge_body("the first 64 KiB of the body do")
+            if self._chunks >= CHUNKS:
+                return self._judge_body("the beginning of the body does")
         elif isinstance(event, h11.EndOfMessage):
             return self._judge_body("the body does")
         else:

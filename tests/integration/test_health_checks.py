@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from support.origin import Exchange, Origin
 from support.ports import free_port
 from support.proxy import Proxy
 from support.real import Nginx
-from support.tcp import TcpServer
+from support.tcp import TcpServer, echo, receive_exactly
 from support.waiting import eventually
 from support.wire import get
 
@@ -198,6 +199,67 @@ def test_names_that_resolve_to_other_addresses_are_checked_too(start: Start, ori
     proxy = start(config)
     assert picks(config, 3) == {"a": 3}
     assert endpoint(proxy, a)["health"]["state"] == "healthy"
+
+
+def test_what_a_check_asks_for_and_expects(start: Start, origins: Origins) -> None:
+    a, b = origins("a"), origins("b")
+    seen: list[tuple[str, str | None, str | None, str]] = []
+
+    def ready(exchange: Exchange) -> None:
+        request = exchange.request
+        seen.append((request.method, request.get("host"), request.get("x-probe"), request.target))
+        exchange.reply(204 if exchange.origin is a else 200, b"" if exchange.origin is a else b"not yet")
+
+    health = {
+        **HEALTH,
+        "path": "/ready?full=1",
+        "method": "POST",
+        "host": "shop.example",
+        "headers": {"x-probe": "fm"},
+        "expect": [204, "200-201"],
+        "body": {"regex": "^(yes)?$"},
+    }
+    config = site({"s": {"endpoints": [a.text, b.text], "health": health}})
+    with a.answering("/ready", ready), b.answering("/ready", ready):
+        proxy = start(config)
+        assert picks(config) == {"a": 10}
+        assert endpoint(proxy, b)["health"]["last_error"] == "the body does not match '^(yes)?$'"
+    assert set(seen) == {("POST", "shop.example", "fm", "/ready?full=1")}
+
+
+def test_a_tcp_service_with_tcp_checks(start: Start) -> None:
+    with TcpServer(echo) as server:
+        nobody = f"127.0.0.1:{free_port()}"
+        port = free_port()
+        config = {
+            "listeners": {"db": {"bind": f"127.0.0.1:{port}", "protocol": "tcp", "service": "db"}},
+            "services": {"db": {"endpoints": [nobody, server.text], "health": "tcp"}},
+        }
+        proxy = start(config)
+        for _ in range(4):
+            with socket.create_connection(("127.0.0.1", port), 10) as sock:
+                sock.sendall(b"hello")
+                assert receive_exactly(sock, 5) == b"hello"
+        states = [item["health"]["state"] for item in proxy.api("services")["services"][0]["endpoints"]]
+        assert states == ["unhealthy", "healthy"]
+        proxy.stop()
+
+
+def test_with_too_few_healthy_all_are_used(start: Start, origins: Origins) -> None:
+    a, b, c = origins("a"), origins("b"), origins("c")
+    health = {**HEALTH, "panic_threshold": "50%"}
+    service = {"endpoints": [a.text, b.text, c.text], "health": health, "balance": "round_robin"}
+    config = site({"s": service})
+    with b.answering("/healthz", fails), c.answering("/healthz", fails):
+        proxy = start(config)
+        assert picks(config, 12) == {"a": 4, "b": 4, "c": 4}
+        assert proxy.api("services")["services"][0]["health"] == {"healthy": 1, "checked": 3, "panic": True}
+        assert proxy.stderr.count("fewer than its panic threshold: all are used") == 1
+        with a.answering("/healthz", fails):
+            eventually(lambda: proxy.metric("fastmesh_endpoint_healthy", service="s") == 0, "all to fail")
+            assert picks(config, 12) == {"a": 4, "b": 4, "c": 4}
+    eventually(lambda: proxy.metric("fastmesh_endpoint_healthy", service="s") == 3, "all to be back")
+    assert picks(config, 12) == {"a": 4, "b": 4, "c": 4}
 
 
 @pytest.mark.slow

@@ -131,15 +131,22 @@ def test_no_more_of_a_body_is_read_than_the_limit():
     )
 
 
-def test_a_body_in_tiny_chunks_is_read_up_to_a_limit_too():
+@pytest.mark.parametrize(
+    ("chunk", "limit"),
+    [
+        (b"1\r\nx\r\n", 6 * http.CHUNKS),
+        (b"1;" + b"e" * 300 + b"\r\nx\r\n", http.ALL_BYTES),
+    ],
+)
+def test_a_body_in_tiny_chunks_is_read_up_to_a_limit_too(chunk, limit):
     talk = conversation(body=BodyMatch("ok"))
     assert talk.receive(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n") is None
     fed = 0
     result = None
     while result is None:
-        result = talk.receive(b"1;ext=abcdefgh\r\nx\r\n" * 100)
-        fed += 1900
-        assert fed < 2 * http.ALL_BYTES
+        result = talk.receive(chunk * 10)
+        fed += len(chunk) * 10
+    assert limit <= fed < limit + 20 * len(chunk)
     assert (result.passed, result.text) == (False, "the beginning of the body does not hold 'ok'")
 
 
