@@ -4,10 +4,9 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from fastmesh._native.base.errors cimport (
     FM_E_CONNECT_REFUSED,
     FM_E_CONNECT_TIMEOUT,
-    FM_E_UPSTREAM_TIMEOUT,
     fm_error_info,
 )
-from fastmesh._native.base.limits cimport SLOW_LEAST_MS, SLOW_TIMES
+from fastmesh._native.base.limits cimport POOLED_GRACE_MS, SLOW_LEAST_MS, SLOW_TIMES
 from fastmesh._native.base.slab cimport pend_len
 from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.net.health cimport (
@@ -49,7 +48,7 @@ cdef inline void attempt_blame(worker_t *w, xchg_t *x, int32_t error, bint was_p
     cdef bint changed = False
     if error == FM_E_CONNECT_REFUSED or error == FM_E_CONNECT_TIMEOUT:
         changed = health_connect_failed(slot, x.service, now_ms, <uint32_t> error, x.probing)
-    elif fm_error_info[error].side == c'U' and not (was_pooled and error != FM_E_UPSTREAM_TIMEOUT):
+    elif fm_error_info[error].side == c'U' and not (was_pooled and w.now_us - x.attempt_us < POOLED_GRACE_MS * 1000):
         changed = health_bad(slot, x.service, now_ms, <uint32_t> error, True, x.probing)
     if changed:
         fm_bump_u64(&w.health_changes, 1)
