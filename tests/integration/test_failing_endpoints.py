@@ -120,10 +120,7 @@ def test_a_queue_is_served_in_order_and_has_an_end(start: Start, origins: Origin
     with held(origin, address, 1):
         for number, client in enumerate(waiting):
             client.send(get(f"/{number}"))
-            eventually(
-                lambda queued=queued: proxy.metric("fastmesh_queued_requests", service="s") == queued,
-                "queued",
-            )
+            wait_queued(proxy, number + 1)
         with Client(address) as client:
             response = client.request(get("/"))
             assert (response.status, response.error_code) == (503, "too_many_requests")
