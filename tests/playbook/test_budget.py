@@ -1,4 +1,4 @@
-"""The budget of retries: so many at once, of the requests in flight; what is over it waits, or gets the error."""
+"""The budget of retries: so many at once of those in flight. What is over it waits or gets the error."""
 
 from __future__ import annotations
 

@@ -104,6 +104,11 @@ cdef class Worker:
         slot.ejected_ms = until - slot.ejected_for_ms
         slot.health = health_without_time(slot.health) | (until if until != 0 else 1)
 
+    def left_out_ms(self, uint32_t index):
+        """For how many ms the endpoint is left out yet: 0 or less when it is half open, None when it is in."""
+        cdef uint32_t until = <uint32_t> (<slot_t *> table_get(&self.shared.slots, index)).health
+        return <int32_t> (until - <uint32_t> self.w.now_ms) if until else None
+
     def build_listener(self, dict spec):
         """The number of a new block."""
         cdef listener_block_t *block = listener_new(spec, 1)
@@ -318,10 +323,9 @@ cdef class Worker:
         }
 
     def endpoint(self, uint32_t index):
-        """Counters of a slot, and for how many ms it is left out: negative when it is half open for so long."""
+        """Counters of a slot, or None before its first request here."""
         cdef slot_t *slot = <slot_t *> table_get(&self.shared.slots, index)
         cdef endpoint_t *ep = <endpoint_t *> table_get(&self.w.endpoints, index)
-        cdef uint32_t until = <uint32_t> slot.health
         if ep == NULL:
             return None
         return {
@@ -339,8 +343,6 @@ cdef class Worker:
             "ejected_for_ms": slot.ejected_for_ms,
             "reason": slot.reason,
             "share": (slot.health >> 40) & 0xFF,
-            "is_out": until != 0,
-            "down_ms": <int32_t> (until - <uint32_t> self.w.now_ms) if until else 0,
         }
 
     def listener(self, uint32_t index):

@@ -129,9 +129,16 @@ cdef inline bint health_connect_failed(slot_t *slot, const service_t *service, u
     return health_eject(slot, service.eject_base_ms, service.eject_max_ms, now_ms, reason, probed)
 
 
+cdef inline bint health_judges_answers(const service_t *service) noexcept nogil:
+    """Else only an endpoint that takes no connections is left out, and one that takes them is back."""
+    return service.eject_5xx != 0 or service.eject_gateway != 0
+
+
 cdef inline bint health_bad(slot_t *slot, const service_t *service, uint32_t now_ms, uint32_t reason, bint gateway, bint probed) noexcept nogil:
     """A 5xx, or with ``gateway`` a failure on the way. True: the endpoint is left out now and was not before."""
     cdef bint many
+    if not health_judges_answers(service):
+        return False
     if probed:
         return health_eject(slot, service.eject_base_ms, service.eject_max_ms, now_ms, reason, True)
     many = service.eject_5xx != 0 and fm_add_relaxed_u32(&slot.bad_5xx, 1) + 1 >= service.eject_5xx
@@ -152,6 +159,13 @@ cdef inline bint health_probe_claim(slot_t *slot, uint32_t now_ms, uint32_t leas
     if not health_is_half_open(word, now_ms):
         return False
     return fm_cas_u64(&slot.health, word, health_without_time(word) | (until if until != 0 else 1))
+
+
+cdef inline void health_probe_release(slot_t *slot, uint32_t now_ms, uint32_t half_open_ms) noexcept nogil:
+    """The claimed probe was not made: another request may be it at once. The endpoint was half open since ``half_open_ms``."""
+    cdef uint64_t word = fm_load_relaxed_u64(&slot.health)
+    if health_is_down(word, now_ms):
+        fm_cas_u64(&slot.health, word, health_without_time(word) | half_open_ms)
 
 
 cdef inline bint health_good(slot_t *slot, uint32_t slow_start_ms, uint32_t now_ms, uint32_t sent_ms) noexcept nogil:

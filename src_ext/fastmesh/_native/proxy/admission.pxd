@@ -8,8 +8,9 @@ from fastmesh._native.net.stats cimport service_stats
 from fastmesh._native.net.worker_t cimport service_stats_t, worker_t
 from fastmesh._native.proxy.answer cimport exchange_client_timer, exchange_fail
 from fastmesh._native.proxy.attempt cimport attempt_go
+from fastmesh._native.proxy.exchange cimport exchange_renew_service
 from fastmesh._native.proxy.exchange_t cimport WAIT_BACKOFF, WAIT_QUEUE, xchg_t
-from fastmesh._native.proxy.pick cimport attempt_admit, attempt_pick
+from fastmesh._native.proxy.pick cimport attempt_admit, attempt_pick, attempt_release_probe
 from fastmesh._native.proxy.waiting cimport budget_take, service_usage, waiting_join, waiting_leave
 from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_unlikely
 
@@ -23,6 +24,7 @@ cdef inline bint attempt_must_wait(worker_t *w, xchg_t *x) noexcept nogil:
     cdef int32_t error = FM_E_TOO_MANY_REQUESTS if stats.queue_first != NULL else attempt_admit(w, x)
     if error == 0:
         return False
+    attempt_release_probe(w, x)
     if service_usage(w, service.index).queued < service.limit_queue:
         x.wait_error = FM_E_QUEUE_TIMEOUT
         waiting_join(w, x, WAIT_QUEUE, w.now_ms + service.queue_ms)
@@ -73,6 +75,7 @@ cdef inline void waiting_run_service(worker_t *w, service_stats_t *stats) noexce
     while stats.queue_first != NULL and budget:
         x = <xchg_t *> stats.queue_first
         budget -= 1
+        exchange_renew_service(w, x)
         if service_usage(w, x.service.index).in_flight >= x.service.limit_requests:
             break
         if attempt_pick(w, x) != 0:

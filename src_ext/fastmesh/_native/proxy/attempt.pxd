@@ -46,8 +46,10 @@ from fastmesh._native.proxy.pick cimport (
     attempt_admit,
     attempt_is_usable,
     attempt_pick,
+    attempt_release_probe,
     attempt_set_patience,
     attempt_was_tried,
+    endpoint_is_full,
 )
 from fastmesh._native.proxy.proxy_header cimport proxy_header_prepend
 from fastmesh._native.proxy.verdict cimport attempt_blame
@@ -228,8 +230,10 @@ cdef inline int32_t attempt_prepare(worker_t *w, xchg_t *x, int32_t error, bint 
     if not budget_take(w, x):
         # Worth a moment only while there is somebody to ask; when all fail, more load helps nobody
         if tried or not attempt_is_usable(w, x):
+            attempt_release_probe(w, x)
             fm_bump_u64(&x.service_stats.retries_refused, 1)
             return AGAIN_NEVER
+        attempt_release_probe(w, x)
         waiting_join(w, x, WAIT_BUDGET, w.now_ms + RETRY_WAIT_MS)
         exchange_client_timer(w, x)
         return AGAIN_LATER
@@ -239,6 +243,7 @@ cdef inline int32_t attempt_prepare(worker_t *w, xchg_t *x, int32_t error, bint 
     fm_bump_u64(&x.service_stats.retries, 1)
     if delay_ms == 0:
         return AGAIN_NOW
+    attempt_release_probe(w, x)
     waiting_join(w, x, WAIT_BACKOFF, w.now_ms + delay_ms)
     exchange_client_timer(w, x)
     return AGAIN_LATER
@@ -295,7 +300,9 @@ cdef inline bint attempt_retry_status(worker_t *w, xchg_t *x, uint32_t status) n
         return False
     if not attempt_may_repeat(w, x) or not x.request_complete or not attempt_retries_left(x):
         return False
-    if attempt_pick(w, x) != 0 or attempt_was_tried(x) or not attempt_is_usable(w, x) or not budget_take(w, x):
+    if attempt_pick(w, x) != 0 or attempt_was_tried(x) or not attempt_is_usable(w, x) \
+            or (service.limited and endpoint_is_full(w, x, x.endpoint.slot)) or not budget_take(w, x):
+        attempt_release_probe(w, x)
         x.endpoint = answered
         x.probing = probing
         return False

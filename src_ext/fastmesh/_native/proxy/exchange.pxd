@@ -7,6 +7,7 @@ from fastmesh._native.base.field_t cimport slice_t
 from fastmesh._native.base.hist cimport hist_record, small_hist_record
 from fastmesh._native.base.slot_t cimport SLOT_NAME_BYTES
 from fastmesh._native.base.slab cimport buf_del, buf_new, pend_clear, slab_del, slab_new
+from fastmesh._native.net.health cimport health_probe_release
 from fastmesh._native.net.pool cimport flight_begin, flight_end
 from fastmesh._native.net.snap_t cimport block_drop, block_take, listener_block_t, service_t
 from fastmesh._native.net.stats cimport listener_stats
@@ -75,6 +76,15 @@ cdef inline xchg_t *exchange_new(worker_t *w, conn_t *client, listener_block_t *
 cdef inline void exchange_take_service(worker_t *w, xchg_t *x, service_t *service) noexcept nogil:
     x.service = service
     block_take(service.refs, w.index)
+
+
+cdef inline void exchange_renew_service(worker_t *w, xchg_t *x) noexcept nogil:
+    """A request that has not begun yet follows the configuration: its service is as the newest snapshot has it."""
+    cdef service_t *before = x.service
+    cdef service_t *now = w.snap.services[before.index] if before.index < w.snap.service_count else NULL
+    if now != NULL and now != before:
+        exchange_take_service(w, x, now)
+        block_drop(before.refs, w.index)
 
 
 cdef inline void exchange_drop_blocks(worker_t *w, xchg_t *x) noexcept nogil:
@@ -241,6 +251,8 @@ cdef inline void exchange_end(worker_t *w, xchg_t *x) noexcept nogil:
     cdef uint64_t duration
     cdef uint64_t now = clock_us()
     duration = now - x.start_us
+    if x.probing and x.attempts == 0:  # it ended before it could be the probe
+        health_probe_release(x.endpoint.slot, <uint32_t> w.now_ms, x.half_open_ms)
     exchange_detach_up(w, x)
     if x.waits:
         waiting_leave(x)

@@ -42,6 +42,7 @@ ctypedef struct xchg_t:
     uint8_t retrying  # counted in the retries in flight
     uint8_t repaired  # a pooled connection that broke was replaced, which is no retry
     uint8_t probing  # the current attempt finds out whether a half-open endpoint is back
+    uint32_t half_open_ms  # since when it is, of the endpoint that is probed
     uint8_t gave_up  # the client did, while the endpoint was slow
     # waiting between two attempts, or for the first
     uint8_t waits  # WAIT_…

@@ -24,7 +24,12 @@ from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.lb.candidate cimport LB_USABLE, lb_condition, lb_condition_of
 from fastmesh._native.lb.lb cimport lb_adopt, lb_pick, lb_wants_total
 from fastmesh._native.lb.lb_t cimport lb_ctx_t, lb_t
-from fastmesh._native.net.health cimport health_is_half_open, health_probe_claim, health_ramp_step
+from fastmesh._native.net.health cimport (
+    health_is_half_open,
+    health_probe_claim,
+    health_probe_release,
+    health_ramp_step,
+)
 from fastmesh._native.net.pool cimport upstream_close
 from fastmesh._native.net.snap_t cimport UNLIMITED, block_drop, block_take, service_t
 from fastmesh._native.net.stats cimport endpoint_of, service_stats
@@ -58,6 +63,22 @@ cdef inline bint attempt_may_probe(const xchg_t *x, uint64_t health, uint32_t no
     return x.idempotent or x.tunnel or now_ms - <uint32_t> health >= PROBE_LATE_MS
 
 
+cdef inline bint attempt_claim_probe(xchg_t *x, slot_t *slot, uint64_t health, uint32_t now_ms) noexcept nogil:
+    """Makes the attempt the probe of a half-open endpoint; False: it must not, or another one is."""
+    if not attempt_may_probe(x, health, now_ms) or not health_probe_claim(slot, now_ms, attempt_lease_ms(x)):
+        return False
+    x.probing = 1
+    x.half_open_ms = <uint32_t> health
+    return True
+
+
+cdef inline void attempt_release_probe(worker_t *w, xchg_t *x) noexcept nogil:
+    """The attempt is not made now: if it would have been a probe, another request may be it."""
+    if fm_unlikely(x.probing):
+        x.probing = 0
+        health_probe_release(x.endpoint.slot, <uint32_t> w.now_ms, x.half_open_ms)
+
+
 cdef inline int32_t attempt_pick_half_open(worker_t *w, xchg_t *x, lb_ctx_t *ctx, int32_t index) noexcept nogil:
     """The pick fell on an endpoint with something to its health word. Moves a slow start on; of the requests that meet a
     half-open endpoint one becomes its probe, the others go elsewhere. The endpoint's index."""
@@ -76,8 +97,7 @@ cdef inline int32_t attempt_pick_half_open(worker_t *w, xchg_t *x, lb_ctx_t *ctx
         health_ramp_step(slot, now_ms)
         if not health_is_half_open(word, now_ms):
             return index
-        if attempt_may_probe(x, word, now_ms) and health_probe_claim(slot, now_ms, attempt_lease_ms(x)):
-            x.probing = 1
+        if attempt_claim_probe(x, slot, word, now_ms):
             return index
         tried[ctx.ntried] = slot.index
         ctx.ntried += 1
@@ -128,6 +148,7 @@ cdef inline int32_t attempt_pick(worker_t *w, xchg_t *x) noexcept nogil:
     slot = service.lb.slots[index]
     x.endpoint = endpoint_of(w, slot)
     if x.endpoint == NULL:
+        x.probing = 0
         return -FM_E_NO_MEMORY
     return 0
 
@@ -190,19 +211,24 @@ cdef inline bint attempt_pick_not_full(worker_t *w, xchg_t *x) noexcept nogil:
     """Another usable endpoint whose limits are not reached becomes ``x.endpoint``; False: there is none."""
     cdef service_t *service = x.service
     cdef uint32_t n = service.lb.n
+    cdef uint32_t now_ms = <uint32_t> w.now_ms
     cdef uint32_t i = rng_below(&w.rng, n)
     cdef uint32_t _k
+    cdef uint64_t word
     cdef endpoint_t *ep
+    attempt_release_probe(w, x)
     for _k in range(n):
         i = i + 1 if i + 1 < n else 0
-        if lb_condition(service.lb, i, <uint32_t> w.now_ms) != LB_USABLE \
-                or endpoint_is_full(w, x, service.lb.slots[i]):
+        if lb_condition(service.lb, i, now_ms) != LB_USABLE or endpoint_is_full(w, x, service.lb.slots[i]):
             continue
         ep = endpoint_of(w, service.lb.slots[i])
         if ep == NULL:
             return False
         x.endpoint = ep
-        if not attempt_was_tried(x):
+        if attempt_was_tried(x):
+            continue
+        word = fm_load_relaxed_u64(&ep.slot.health)
+        if not health_is_half_open(word, now_ms) or attempt_claim_probe(x, ep.slot, word, now_ms):
             return True
     return False
 
@@ -223,8 +249,7 @@ cdef inline bint pool_close_oldest(worker_t *w, const service_t *service) noexce
     return True
 
 
-cdef inline int32_t attempt_admit(worker_t *w, xchg_t *x) noexcept nogil:
-    """Whether the service's limits have room for this request: 0, or FM_E_… (positive)."""
+cdef inline int32_t limits_refuse(worker_t *w, xchg_t *x) noexcept nogil:
     cdef service_t *service = x.service
     cdef usage_t usage = service_usage(w, service.index)
     if not x.tunnel and service.limit_requests != UNLIMITED and usage.in_flight >= service.limit_requests:
@@ -236,3 +261,11 @@ cdef inline int32_t attempt_admit(worker_t *w, xchg_t *x) noexcept nogil:
             and not pool_close_oldest(w, service):
         return FM_E_TOO_MANY_CONNECTIONS
     return 0
+
+
+cdef inline int32_t attempt_admit(worker_t *w, xchg_t *x) noexcept nogil:
+    """Whether the service's limits have room for this request, perhaps at another endpoint: 0, or FM_E_… (positive)."""
+    cdef int32_t error = limits_refuse(w, x)
+    if error:
+        attempt_release_probe(w, x)
+    return error
