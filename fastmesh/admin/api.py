@@ -88,7 +88,7 @@ class Api:
         reloads = self._control.reload_counts()
 
         def make() -> Response:
-            text = self._metrics.render(self._control.stats(), reloads)
+            text = self._metrics.render(self._control.stats(), reloads, self._control.health())
             return text_response(text, content_type=exposition.CONTENT_TYPE)
 
         return await self._in_thread(make)
@@ -101,9 +101,13 @@ class Api:
 
     async def _services(self, request: Request) -> Response:
         resolved = self._control.resolved()
-        return await self._in_thread(
-            lambda: json_response(views.services_view(self._control.stats(), resolved))
-        )
+        secrets = self._control.config().secrets.texts
+
+        def make() -> Response:
+            view = views.services_view(self._control.stats(), resolved, self._control.health())
+            return json_response(views.mask(view, secrets) if secrets else view)
+
+        return await self._in_thread(make)
 
     async def _workers(self, request: Request) -> Response:
         return await self._in_thread(lambda: json_response(views.workers_view(self._control.stats())))

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from fastmesh.errors import Problem
+from fastmesh.health import ServiceHealth
 from fastmesh.model import Config
 from fastmesh.model.stats import Stats
 from fastmesh.observability.metrics import ReloadCounts
@@ -30,7 +31,8 @@ class ReloadOutcome(Struct, frozen=True, omit_defaults=True):
 
 
 class ControlPlane(Protocol):
-    """Everything that the admin API shows or does. Only `stats` may be called in a thread."""
+    """Everything that the admin API shows or does. Only `stats` and `health` may be called in a
+    thread."""
 
     def not_ready(self) -> str | None:
         """None when traffic is welcome, else why not, in a word or two."""
@@ -47,6 +49,9 @@ class ControlPlane(Protocol):
     def reload_counts(self) -> ReloadCounts: ...
 
     def stats(self) -> Stats: ...
+
+    def health(self) -> Mapping[str, ServiceHealth]:
+        """What active checks say, of each service that has them."""
 
     async def reload(self) -> ReloadOutcome: ...
 

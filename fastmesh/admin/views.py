@@ -9,7 +9,9 @@ import msgspec
 
 from fastmesh.admin.control import ControlPlane
 from fastmesh.config import as_public_dict
+from fastmesh.health import EndpointHealth, ServiceHealth
 from fastmesh.model.stats import Stats
+from fastmesh.observability.logs import timestamp
 
 MASK = "***"
 
@@ -43,26 +45,72 @@ def listeners_view(stats: Stats) -> dict[str, Any]:
     return {"listeners": msgspec.to_builtins(stats.listeners)}
 
 
-def services_view(stats: Stats, resolved: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
-    """Services with their endpoints; ``resolved`` says which addresses each host name stands for."""
-    services: dict[str, list[dict[str, Any]]] = {item.service: [] for item in stats.services}
+def services_view(
+    stats: Stats, resolved: Mapping[str, tuple[str, ...]], health: Mapping[str, ServiceHealth]
+) -> dict[str, Any]:
+    """Services with their endpoints; ``resolved`` says which addresses each host name stands for, ``health``
+    what active checks found."""
+    services: dict[str, dict[str, Any]] = {
+        item.service: _service_view(item.service, health) for item in stats.services
+    }
     for endpoint in stats.endpoints:
-        services.setdefault(endpoint.service, []).append(
+        service = health.get(endpoint.service)
+        view = services.setdefault(endpoint.service, _service_view(endpoint.service, health))
+        view["endpoints"].append(
             {
                 "address": endpoint.address,
                 "state": endpoint.state,
+                "reason": endpoint.reason,
                 "weight": endpoint.weight,
                 "in_flight": endpoint.in_flight,
                 "connections_active": endpoint.connections_active,
                 "connections_idle": endpoint.connections_idle,
                 "requests": endpoint.requests,
                 "failures": endpoint.failures,
+                "answers_5xx": endpoint.answers_5xx,
+                "ejections": endpoint.ejections,
+                "health": _endpoint_health(service.endpoints.get(endpoint.address)) if service else None,
             }
         )
     return {
-        "services": [{"service": name, "endpoints": endpoints} for name, endpoints in services.items()],
+        "services": list(services.values()),
         "resolved": {name: list(addresses) for name, addresses in resolved.items()},
     }
+
+
+def _service_view(name: str, health: Mapping[str, ServiceHealth]) -> dict[str, Any]:
+    """``health`` is None without active checks."""
+    found = health.get(name)
+    checks = None
+    if found is not None:
+        checks = {"healthy": found.healthy, "checked": len(found.endpoints), "panic": found.panic}
+    return {"service": name, "health": checks, "endpoints": []}
+
+
+def _endpoint_health(health: EndpointHealth | None) -> dict[str, Any] | None:
+    """The newest check comes last in ``history``; None while the endpoint is not followed yet."""
+    if health is None:
+        return None
+    return {
+        "state": health.state,
+        "since": timestamp(health.since),
+        "last_check": timestamp(health.history[-1].at) if health.history else None,
+        "last_duration_ms": _milliseconds(health.history[-1].seconds) if health.history else None,
+        "last_error": health.last_error or None,
+        "history": [
+            {
+                "at": timestamp(past.at),
+                "passed": past.result.passed,
+                "duration_ms": _milliseconds(past.seconds),
+                "result": past.result.text,
+            }
+            for past in health.history
+        ],
+    }
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)
 
 
 def workers_view(stats: Stats) -> dict[str, Any]:

@@ -122,6 +122,7 @@ class DataPlane:
             out = sum(1 for name, _ in self._reader.left_out() if name == service)
             if out >= min(math.ceil(count * rules.max_ejected), count - 1):
                 return False
+            self._health_changes = -1  # the next look tells it
             return self._engine.slot_eject(
                 slot.index, milliseconds(rules.base_ejection_time), milliseconds(rules.max_ejection_time)
             )

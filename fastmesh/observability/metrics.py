@@ -14,7 +14,7 @@ from __future__ import annotations
 import platform
 import threading
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import cache
 from itertools import accumulate, pairwise
 from operator import mul
@@ -22,6 +22,7 @@ from operator import mul
 from msgspec import Struct
 
 from fastmesh import __version__
+from fastmesh.health import ServiceHealth
 from fastmesh.model.stats import EndpointStats, Histogram, HistogramLayout, Stats
 from fastmesh.observability import buckets, process
 from fastmesh.observability.exposition import Exposition
@@ -29,6 +30,7 @@ from fastmesh.observability.exposition import Exposition
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 ENDPOINT_SERIES = 1000
 OTHER = "other"
+NOTE = f'beyond {ENDPOINT_SERIES} endpoints the rest is summed as endpoint="{OTHER}".'
 
 
 class ReloadCounts(Struct, frozen=True):
@@ -57,19 +59,33 @@ def bucket_counts(histogram: Histogram) -> tuple[list[int], float]:
     return list(accumulate(parts)), total / 1_000_000
 
 
+class RestStats(Struct, frozen=True):
+    """Sums over the endpoints of one service that have no series of their own."""
+
+    requests: int
+    ejections: int
+    up: int
+    healthy: int
+
+
 class _Rest:
-    """The endpoints of one service that have no series of their own."""
+    """The endpoints of one service that have no series of their own, by address: (requests, ejections)."""
 
     def __init__(self) -> None:
-        self.gone = 0  # requests of endpoints that no longer exist, or whose counter began anew
-        self.last: dict[str, int] = {}
+        self.gone = (0, 0)  # what endpoints had that no longer exist, or whose counters began anew
+        self.last: dict[str, tuple[int, int]] = {}
 
-    def update(self, requests: Mapping[str, int]) -> int:
+    def update(self, counts: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
+        requests, ejections = self.gone
         for address, before in self.last.items():
-            if requests.get(address, 0) < before:
-                self.gone += before
-        self.last = dict(requests)
-        return self.gone + sum(requests.values())
+            now = counts.get(address, (0, 0))
+            requests += before[0] if now[0] < before[0] else 0
+            ejections += before[1] if now[1] < before[1] else 0
+        self.gone = requests, ejections
+        self.last = dict(counts)
+        return requests + sum(one for one, _ in counts.values()), ejections + sum(
+            one for _, one in counts.values()
+        )
 
 
 class EndpointSeries:
@@ -81,30 +97,33 @@ class EndpointSeries:
         self._rest: dict[str, _Rest] = {}
 
     def split(
-        self, endpoints: Iterable[EndpointStats]
-    ) -> tuple[list[EndpointStats], dict[str, tuple[int, int]]]:
-        """(endpoints with own series, {service: (requests of the rest, how many of the rest are up)})."""
+        self, endpoints: Iterable[EndpointStats], healthy: Container[tuple[str, str]] = ()
+    ) -> tuple[list[EndpointStats], dict[str, RestStats]]:
+        """(endpoints with own series, the rest of each service); ``healthy`` are (service, address) of those
+        that active checks found so."""
         endpoints = list(endpoints)
-        present = {(e.service, e.address) for e in endpoints}
-        self._shown &= present
+        self._shown &= {(e.service, e.address) for e in endpoints}
         shown: list[EndpointStats] = []
-        rest: dict[str, dict[str, int]] = {service: {} for service in self._rest}
-        rest_up: dict[str, int] = {}
+        rest: dict[str, list[EndpointStats]] = {service: [] for service in self._rest}
         for endpoint in endpoints:
             key = (endpoint.service, endpoint.address)
             if key not in self._shown:
                 known = self._rest.get(endpoint.service)
                 if len(self._shown) >= self._limit or (known and endpoint.address in known.last):
-                    rest.setdefault(endpoint.service, {})[endpoint.address] = endpoint.requests
-                    up = 1 if endpoint.state == "up" else 0
-                    rest_up[endpoint.service] = rest_up.get(endpoint.service, 0) + up
+                    rest.setdefault(endpoint.service, []).append(endpoint)
                     continue
                 self._shown.add(key)
             shown.append(endpoint)
         sums = {}
-        for service, requests in rest.items():
-            total = self._rest.setdefault(service, _Rest()).update(requests)
-            sums[service] = (total, rest_up.get(service, 0))
+        for service, others in rest.items():
+            counts = {e.address: (e.requests, e.ejections) for e in others}
+            requests, ejections = self._rest.setdefault(service, _Rest()).update(counts)
+            sums[service] = RestStats(
+                requests,
+                ejections,
+                up=sum(e.state == "up" for e in others),
+                healthy=sum((service, e.address) in healthy for e in others),
+            )
         return shown, sums
 
 
@@ -115,14 +134,25 @@ class MetricsRenderer:
         self._series = EndpointSeries(series_limit)
         self._lock = threading.Lock()
 
-    def render(self, stats: Stats, reloads: ReloadCounts) -> str:
+    def render(
+        self, stats: Stats, reloads: ReloadCounts, health: Mapping[str, ServiceHealth] | None = None
+    ) -> str:
+        """``health`` is what active checks found, of each service that has them."""
+        health = health or {}
+        healthy = {
+            (service, address)
+            for service, found in health.items()
+            for address, endpoint in found.endpoints.items()
+            if endpoint.state == "healthy"
+        }
         out = Exposition()
         _requests(out, stats)
         _services(out, stats)
         _connections(out, stats)
         with self._lock:
-            shown, rest = self._series.split(stats.endpoints)
+            shown, rest = self._series.split(stats.endpoints, healthy)
         _endpoints(out, shown, rest)
+        _checks(out, health, [e for e in shown if e.service in health], rest, healthy)
         _own_state(out, stats, reloads)
         process.add(out)
         return out.text()
@@ -209,15 +239,57 @@ def _connections(out: Exposition, stats: Stats) -> None:
     )
 
 
-def _endpoints(out: Exposition, shown: list[EndpointStats], rest: Mapping[str, tuple[int, int]]) -> None:
-    note = f'beyond {ENDPOINT_SERIES} endpoints the rest is summed as endpoint="{OTHER}".'
+def _endpoints(out: Exposition, shown: list[EndpointStats], rest: Mapping[str, RestStats]) -> None:
     up = [({"service": e.service, "endpoint": e.address}, int(e.state == "up")) for e in shown]
-    up += [({"service": service, "endpoint": OTHER}, usable) for service, (_, usable) in rest.items()]
-    out.simple("fastmesh_endpoint_up", "gauge", f"Whether an endpoint is picked for requests; {note}", up)
+    up += [({"service": service, "endpoint": OTHER}, others.up) for service, others in rest.items()]
+    out.simple("fastmesh_endpoint_up", "gauge", f"Whether an endpoint is picked for requests; {NOTE}", up)
     requests = [({"service": e.service, "endpoint": e.address}, e.requests) for e in shown]
-    requests += [({"service": service, "endpoint": OTHER}, count) for service, (count, _) in rest.items()]
+    requests += [
+        ({"service": service, "endpoint": OTHER}, others.requests) for service, others in rest.items()
+    ]
     out.simple(
-        "fastmesh_endpoint_requests_total", "counter", f"Requests sent to an endpoint; {note}", requests
+        "fastmesh_endpoint_requests_total", "counter", f"Requests sent to an endpoint; {NOTE}", requests
+    )
+    ejections = [({"service": e.service, "endpoint": e.address}, e.ejections) for e in shown]
+    ejections += [
+        ({"service": service, "endpoint": OTHER}, others.ejections) for service, others in rest.items()
+    ]
+    out.simple(
+        "fastmesh_endpoint_ejections_total",
+        "counter",
+        f"How often an endpoint was left out for failures; {NOTE}",
+        ejections,
+    )
+
+
+def _checks(
+    out: Exposition,
+    health: Mapping[str, ServiceHealth],
+    shown: list[EndpointStats],
+    rest: Mapping[str, RestStats],
+    healthy: Container[tuple[str, str]],
+) -> None:
+    """``shown``: endpoints of services with checks that have series of their own."""
+    out.simple(
+        "fastmesh_health_checks_total",
+        "counter",
+        "Active checks made, by what they found (error: could not be made).",
+        (
+            ({"service": service, "result": result}, count)
+            for service, found in health.items()
+            for result, count in found.results.items()
+        ),
+    )
+    gauges = [
+        ({"service": e.service, "endpoint": e.address}, int((e.service, e.address) in healthy)) for e in shown
+    ]
+    gauges += [
+        ({"service": service, "endpoint": OTHER}, others.healthy)
+        for service, others in rest.items()
+        if service in health
+    ]
+    out.simple(
+        "fastmesh_endpoint_healthy", "gauge", f"Whether an endpoint passes its active checks; {NOTE}", gauges
     )
 
 

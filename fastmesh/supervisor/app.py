@@ -16,6 +16,7 @@ from fastmesh.admin.control import ReloadOutcome
 from fastmesh.admin.server import AdminServer
 from fastmesh.admin.sockets import admin_url, close_admin_sockets, open_admin_sockets
 from fastmesh.errors import StartError
+from fastmesh.health import ServiceHealth
 from fastmesh.model import Config
 from fastmesh.model.stats import Stats
 from fastmesh.observability.metrics import ReloadCounts
@@ -23,6 +24,7 @@ from fastmesh.supervisor import memory, resources
 from fastmesh.supervisor.dataplane import DataPlane, DataPlaneFactory
 from fastmesh.supervisor.drain import Exit, Shutdown, drain
 from fastmesh.supervisor.keeper import ConfigKeeper
+from fastmesh.supervisor.outliers import eject_outliers
 
 log = logging.getLogger("fastmesh")
 
@@ -62,6 +64,10 @@ async def serve(file: str, build_data_plane: DataPlaneFactory) -> Exit:
                     nursery.start_soon(server.serve, admin_sockets)
                 nursery.start_soon(go_on, "watching the configuration", keeper.watch)
                 nursery.start_soon(go_on, "resolving host names", refresh_names, keeper)
+                nursery.start_soon(go_on, "checking endpoints", keeper.checker.run, data_plane.set_health)
+                nursery.start_soon(
+                    go_on, "comparing endpoints", eject_outliers, data_plane, lambda: keeper.config
+                )
                 nursery.start_soon(go_on, "tending the data plane", tend, data_plane)
                 control.started = True
                 memory.give_back()
@@ -117,6 +123,9 @@ class Control:
 
     def stats(self) -> Stats:
         return self._data_plane.stats()
+
+    def health(self) -> Mapping[str, ServiceHealth]:
+        return self._keeper.checker.view()
 
     async def reload(self) -> ReloadOutcome:
         return await self._keeper.reload("reload asked for")

@@ -26,9 +26,22 @@ class ApplyResult(Protocol):
 class DataPlane(Protocol):
     """Calls come from one thread at a time, `stats` and `busy` apart."""
 
-    def apply(self, config: Config, resolved: Mapping[str, tuple[Address, ...]]) -> ApplyResult:
-        """Puts a configuration in force (blocking); the first call binds the listeners. Raises StartError and
+    def apply(
+        self,
+        config: Config,
+        resolved: Mapping[str, tuple[Address, ...]],
+        verdicts: Mapping[tuple[str, str], bool] | None = None,
+    ) -> ApplyResult:
+        """Puts a configuration in force (blocking); the first call binds the listeners. ``verdicts`` of
+        active checks say which new endpoints, by service and address, may be used. Raises StartError and
         then leaves what was in force untouched."""
+
+    def set_health(self, verdicts: Mapping[tuple[str, str], bool]) -> None:
+        """What active checks found since then. Waits for a change in progress."""
+
+    def eject(self, service: str, address: str) -> bool:
+        """Leaves an endpoint out for a time because of its success rate. False if it is out or gone already,
+        or no more may be left out."""
 
     def start(self) -> None: ...
 

@@ -19,6 +19,7 @@ from fastmesh.admin.control import ReloadOutcome, ReloadResult
 from fastmesh.config import Loaded
 from fastmesh.discovery import Resolver, names_of
 from fastmesh.errors import ConfigError, FastmeshError, Problem, StartError
+from fastmesh.health import Checker
 from fastmesh.model import Address, Config
 from fastmesh.observability import logs
 from fastmesh.observability.metrics import ReloadCounts
@@ -36,7 +37,7 @@ class ConfigKeeper:
     """Checks, resolves and applies. An invalid change is refused whole, and the last good one stays in force.
 
     ``config`` and ``resolved`` (the addresses of each endpoint that is a host name, by its text) are what the
-    data plane serves by; ``last`` is what became of the last reading.
+    data plane serves by; ``last`` is what became of the last reading; ``checker`` checks endpoints.
     """
 
     def __init__(self, file: str) -> None:
@@ -46,6 +47,7 @@ class ConfigKeeper:
         self.counts = ReloadCounts()
         self.last = ReloadOutcome("applied", logs.timestamp(time.time()))
         self.access_log = AccessLogFile()
+        self.checker = Checker()
         self._data_plane: DataPlane
         self._watcher: ConfigWatcher
         self._started_with: Config
@@ -163,8 +165,12 @@ class ConfigKeeper:
         return {Address("name", host, port).text: addresses for (host, port), addresses in found.items()}
 
     async def _apply(self, config: Config, resolved: Resolved) -> ApplyResult:
+        # No request meets an endpoint that was not checked, so that comes first.
+        verdicts = await self.checker.prepare(config, resolved)
         # In a thread, so that the admin API answers meanwhile.
-        return await trio.to_thread.run_sync(self._data_plane.apply, config, resolved)
+        result = await trio.to_thread.run_sync(self._data_plane.apply, config, resolved, verdicts)
+        self.checker.follow(config, resolved)
+        return result
 
     async def _change(self, loaded: Loaded) -> ReloadOutcome:
         config = loaded.config

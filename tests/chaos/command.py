@@ -11,7 +11,10 @@ from bench.harness.place import BenchError, raise_descriptor_limit, workspace
 from bench.progress import Progress
 from chaos.failing import all_failing, fast_failing, slow
 from chaos.killed import killed
+from chaos.partition import partition
 from chaos.stage import POLICIES, Line, Stage
+from chaos.syscalls import syscalls
+from chaos.toxics import matrix, posts, toxics
 
 Case = Callable[[Stage], Iterator[Line]]
 # With about how many seconds each takes at full size with all policies.
@@ -20,6 +23,11 @@ CASES: dict[str, tuple[Case, float]] = {
     "slow": (slow, 70),
     "fast-failing": (fast_failing, 30),
     "all-failing": (all_failing, 80),
+    "posts": (posts, 60),
+    "toxics": (toxics, 300),
+    "matrix": (matrix, 200),
+    "partition": (partition, 30),
+    "syscalls": (syscalls, 60),
 }
 
 

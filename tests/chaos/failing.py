@@ -10,10 +10,9 @@ from pathlib import Path
 from bench.harness.openloop import OpenLoop
 from bench.harness.origin import Origin
 from chaos.programs import Load, LoadResult
-from chaos.stage import Line, Mesh, Stage, failures, local, pause, running, unmet
+from chaos.stage import CONNECTIONS, Line, Mesh, Stage, failures, local, pause, running, unmet
 from support.ports import free_port
 
-CONNECTIONS = 64
 SUCCESS = 0.999
 _MIB = 1 << 20
 
@@ -35,7 +34,7 @@ def slow(stage: Stage, seconds: float = 30.0) -> Iterator[Line]:
     """One of eleven answers after 2 s; the clients wait 1 s."""
     for policy in stage.policies[:1]:
         yield _slow_closed(stage, policy, seconds)
-        yield _slow_open(stage, policy, seconds)
+        yield slow_open(stage, policy, seconds)
 
 
 def _slow_closed(stage: Stage, policy: str, seconds: float) -> Line:
@@ -50,7 +49,7 @@ def _slow_closed(stage: Stage, policy: str, seconds: float) -> Line:
     return Line("slow", f"64 closed loops, {policy}", figures, unmet(holds))
 
 
-def _slow_open(stage: Stage, policy: str, seconds: float) -> Line:
+def slow_open(stage: Stage, policy: str, seconds: float) -> Line:
     folder = stage.fresh_folder()
     with origin_ports(folder, 11) as origin, stage.mesh(folder, local(origin.ports), policy) as mesh:
         origin.behave(origin.ports[0], "delay fixed 2s")
@@ -102,10 +101,10 @@ def fast_failing(stage: Stage, settle: int = 5, after: int = 5) -> Iterator[Line
     """One answers 500 at once: from `settle` seconds on, in each of the `after` seconds, it gets little."""
     for policy in stage.policies[:1]:
         for endpoints in (3, 11):
-            yield _fast_failing(stage, policy, endpoints, settle, after)
+            yield fast_failing_with(stage, policy, endpoints, settle, after)
 
 
-def _fast_failing(stage: Stage, policy: str, endpoints: int, settle: int, after: int) -> Line:
+def fast_failing_with(stage: Stage, policy: str, endpoints: int, settle: int, after: int) -> Line:
     folder = stage.fresh_folder()
     shares = []
     with origin_ports(folder, endpoints) as origin, stage.mesh(folder, local(origin.ports), policy) as mesh:
@@ -149,10 +148,12 @@ def all_failing(
     """All three fail, then all are well again."""
     for policy in stage.policies[:1]:
         for way in WAYS_TO_FAIL:
-            yield _all_failing(stage, policy, way, seconds, recovery, after)
+            yield all_failing_in(stage, policy, way, seconds, recovery, after)
 
 
-def _all_failing(stage: Stage, policy: str, way: str, seconds: float, recovery: float, after: float) -> Line:
+def all_failing_in(
+    stage: Stage, policy: str, way: str, seconds: float, recovery: float, after: float
+) -> Line:
     folder = stage.fresh_folder()
     with origin_ports(folder, 3) as origin, stage.mesh(folder, local(origin.ports), policy) as mesh:
         warm = _closed(mesh, folder, stage, 1.0)

@@ -319,7 +319,10 @@ static void open_connection(struct connection *connection)
 
 static void fail(struct connection *connection, enum kind kind)
 {
+    struct linger at_once = {.l_onoff = 1, .l_linger = 0};
     end_request(connection, kind);
+    if (kind == TIMEOUT)        /* a FIN would say that it has sent all, and may still want the answer */
+        setsockopt(connection->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
     close_connection(connection);
     connection->retry_ns = kind == CONNECT ? now + 20000000 : now;
 }

@@ -4,7 +4,8 @@
  * and names the origin in `x-origin`. A request's body must be that of its id.
  *
  * `--seen FILE` is a table in which each whole head is counted by its id. The control socket takes `fail STATUS`
- * (each answer has it, and an id as always), `normal`, and `count`:
+ * (each answer has it, and an id as always), `mix` (each answer is that of the request before, to prove that the
+ * load sees it), `normal`, and `count`:
  *
  *   requests 12 wrong 0 bad 0     whole requests, those whose body was not theirs, and heads that made no sense
  *
@@ -42,6 +43,8 @@ struct connection {
 static struct connection control_record, listener_record, *dead_connections;
 static struct id_table seen;
 static int poller, number, fail_status;
+static bool mixes;
+static uint64_t previous_id;
 static uint64_t requests, wrong_bodies, bad_heads;
 
 static void watch(struct connection *connection, uint32_t events)
@@ -93,17 +96,20 @@ static void answer(struct connection *connection)
     char id[ID_LINE] = {0};
     int head;
     size_t needed = HEAD_ROOM + connection->wanted;
+    uint64_t shown;
     requests++;
     if (connection->out_room < needed) {
         connection->out = checked(realloc(connection->out, needed));
         connection->out_room = needed;
     }
-    id_write(id, connection->id);
+    shown = mixes ? previous_id : connection->id;
+    previous_id = connection->id;
+    id_write(id, shown);
     head = snprintf(connection->out, HEAD_ROOM,
         "HTTP/1.1 %d %s\r\nContent-Length: %zu\r\nx-chaos-id: %s\r\nx-origin: %d\r\n%s\r\n",
         fail_status ? fail_status : 200, fail_status ? "Failure" : "OK", connection->wanted, id, number,
         connection->close_after ? "Connection: close\r\n" : "");
-    id_body_write(connection->out + head, connection->id, connection->wanted);
+    id_body_write(connection->out + head, shown, connection->wanted);
     connection->out_count = (size_t)head + connection->wanted;
     connection->out_sent = 0;
     flush_answer(connection);
@@ -233,12 +239,14 @@ static void on_control(void)
         snprintf(text, sizeof text, "requests %llu wrong %llu bad %llu", (unsigned long long)requests,
             (unsigned long long)wrong_bodies, (unsigned long long)bad_heads);
     else if (words.count == 1 && strcmp(words.word[0], "normal") == 0)
-        fail_status = 0;
+        fail_status = mixes = 0;
+    else if (words.count == 1 && strcmp(words.word[0], "mix") == 0)
+        mixes = true;
     else
         good = words.count == 2 && strcmp(words.word[0], "fail") == 0
             && parse_whole(words.word[1], 400, 599, &fail_status);
     answer_command(control_record.fd, &command, good ? "" : "error: ",
-        good ? text : "unknown command; known: fail STATUS, normal, count");
+        good ? text : "unknown command; known: fail STATUS, mix, normal, count");
 }
 
 static void accept_all(void)

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.programs import SLICE_SECONDS, Load, LoadResult
-from chaos.stage import Line, Stage, failures, pause, running, unmet
+from chaos.stage import CONNECTIONS, Line, Stage, failures, pause, running, unmet
 from support.real import Nginx
 
-CONNECTIONS = 64
 _WINDOW = 0.3  # seconds that a share is taken over
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.harness.control import ask_control, is_heard
 from bench.harness.native import built
 from bench.harness.place import ROOT, BenchError
-from bench.harness.process import Child, wait_for_port, wait_until
+from bench.harness.process import Child, wait_until
 
 SOURCES = Path(__file__).resolve().parent
 BINARIES = ROOT / "build" / "chaos"
@@ -207,7 +207,9 @@ class Load:
         numbers = {name: int(value) for name, value in (pair.split("=") for pair in result[1].split())}
         slices = [
             Slice(ok, failed, tuple(origins))
-            for ok, failed, *origins in (map(int, line.split()[2:]) for line in self._slices.open())
+            for ok, failed, *origins in (
+                map(int, line.split()[2:]) for line in self._slices.read_text().splitlines()
+            )
         ]
         return LoadResult(numbers, slices, int(start[1]) / 1e9, text)
 
@@ -222,22 +224,19 @@ class Load:
 
 
 class _Controlled:
-    """A program with a control socket."""
+    """A program with a control socket, which is the last that it opens."""
 
-    def __init__(
-        self, name: str, label: str, argv: Sequence[str], ports: Sequence[int], folder: Path
-    ) -> None:
+    def __init__(self, name: str, label: str, argv: Sequence[str], folder: Path, netns: str = "") -> None:
         self._control = folder / f"{label}.control"
-        self._argv = [program(name), "--control", str(self._control), *argv]
+        inside = ["ip", "netns", "exec", netns] if netns else []
+        self._argv = [*inside, program(name), "--control", str(self._control), *argv]
         self._log = folder / f"{label}.log"
-        self._name, self._ports = name, ports
+        self._name = name
         self._child = self._start()
 
     def _start(self) -> Child:
         child = Child(self._name, self._argv, log=self._log)
         try:
-            for port in self._ports:
-                wait_for_port(child, port)
             wait_until(lambda: is_heard(self._control), child, "open its control socket")
         except BaseException:
             child.stop()
@@ -272,12 +271,28 @@ class _Controlled:
 
 
 class IdOrigin(_Controlled):
-    """`id_origin.c`, number 0 to 15, on a port of 127.0.0.1."""
+    """`id_origin.c`, number 0 to 15, on a port of an address, which may lie in a network namespace."""
 
-    def __init__(self, number: int, port: int, folder: Path, *, seen: IdTable | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        port: int,
+        folder: Path,
+        *,
+        seen: IdTable | None = None,
+        address: str = "127.0.0.1",
+        netns: str = "",
+    ) -> None:
         self.number, self.port = number, port
+        self.text = f"{address}:{port}"
         table = ["--seen", str(seen.path)] if seen else []
-        super().__init__("id_origin", f"o{port}", [*table, str(number), str(port)], [port], folder)
+        super().__init__(
+            "id_origin",
+            f"o{number}-{port}",
+            [*table, "--address", address, str(number), str(port)],
+            folder,
+            netns,
+        )
 
     def counts(self) -> dict[str, int]:
         """`requests`; `wrong`: bodies that were not their requests'; `bad`: heads that made no sense."""
@@ -294,9 +309,7 @@ class Toxic(_Controlled):
         self.ports = list(gates)
         table = ["--seen", str(seen.path)] if seen else []
         pairs = [f"{port}:{target}" for port, target in gates.items()]
-        super().__init__(
-            "toxic", f"t{self.ports[0]}", [*table, "--seed", str(seed % 2**31), *pairs], self.ports, folder
-        )
+        super().__init__("toxic", f"t{self.ports[0]}", [*table, "--seed", str(seed % 2**31), *pairs], folder)
 
     def spoil(self, toxic: str, ports: Sequence[int] | None = None) -> None:
         """A command of `toxic_plan.h` to these ports, or to all; it is about connections from now on."""

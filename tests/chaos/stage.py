@@ -15,6 +15,10 @@ from support.proxy import Proxy
 
 POLICIES = ("least_request", "round_robin", "random", "ring_hash", "maglev")
 """The first is the default one."""
+CONNECTIONS = 64
+"""Closed loops that a load has."""
+# What is stalled may last as long as the default time-out of a drain.
+_DRAIN_SECONDS = 40.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Mesh:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Its end is part of the verdict: exit code 0 and nothing leaked. Not after another failure."""
         if kind is None:
-            self.proxy.stop()
+            self.proxy.stop(within=_DRAIN_SECONDS)
         else:
             self.proxy.kill()
 

@@ -13,6 +13,7 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -35,6 +36,7 @@ struct pair;
 struct end {
     int fd;             /* -1: closed, or not opened yet */
     uint32_t watched;
+    bool known;         /* to epoll */
     bool finished;      /* its FIN was read */
     struct pair *pair;
 };
@@ -87,10 +89,11 @@ static const char *address = "127.0.0.1";
 static void watch(struct end *end, uint32_t events)
 {
     struct epoll_event event = {.events = events, .data.ptr = end};
-    if (end->fd < 0 || end->watched == events)
+    if (end->fd < 0 || (end->known && end->watched == events))
         return;
-    if (epoll_ctl(poller, end->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, end->fd, &event) < 0)
+    if (epoll_ctl(poller, end->known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, end->fd, &event) < 0)
         die("epoll_ctl");
+    end->known = true;
     end->watched = events;
 }
 
@@ -181,10 +184,13 @@ static void count_ids(struct pair *pair, const char *bytes, size_t count)
     memcpy(pair->carried, text + total - pair->carried_bytes, pair->carried_bytes);
 }
 
+/* No hex digits, which could make another's id of the one that they stand in. */
 static void add_garbage(struct flow *flow, size_t bytes)
 {
-    for (size_t i = 0; i < bytes && flow->count < sizeof flow->bytes; i++)
-        flow->bytes[flow->count++] = (char)next_random(&random_state);
+    for (size_t i = 0; i < bytes && flow->count < sizeof flow->bytes; i++) {
+        char byte = (char)next_random(&random_state);
+        flow->bytes[flow->count++] = isxdigit((unsigned char)byte) ? '\xff' : byte;
+    }
 }
 
 /* What the toxic does to a piece that was just read. */
@@ -450,7 +456,7 @@ static void set_listening(struct gate *gate, bool listening)
     }
     if (epoll_ctl(poller, EPOLL_CTL_DEL, gate->listener, NULL) < 0 || shutdown(gate->listener, SHUT_RD) < 0)
         die("shutdown");
-    gate->record.watched = 0;
+    gate->record.known = false;
     for (struct pair *pair = LIST_FIRST(&gate->pairs); pair; pair = next) {
         next = LIST_NEXT(pair, of_gate);
         kill_pair(pair, true);

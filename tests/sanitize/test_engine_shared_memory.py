@@ -90,6 +90,9 @@ class Client:
                     self.good += 1
 
 
+UNLIMITED = 0xFFFFFFFF
+
+
 def address(port):
     return (
         struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_aton("127.0.0.1") + bytes(8)
@@ -114,6 +117,25 @@ def service(policy, endpoints):
         "pool_idle_ms": 55000,
         "keepalive": 16,
         "send_proxy": 0,
+        "max_age_ms": 0,
+        "retry_attempts": 2,
+        "retry_budget": 200,
+        "retry_on": 3,
+        "retry_codes": [503],
+        "retry_unsafe": False,
+        "per_try_ms": 0,
+        "eject_5xx": 5,
+        "eject_gateway": 3,
+        "eject_base_ms": 1000,
+        "eject_max_ms": 30000,
+        "eject_most": 500,
+        "slow_start_ms": 0,
+        "limit_requests": UNLIMITED,
+        "limit_connections": UNLIMITED,
+        "limit_endpoint_requests": UNLIMITED,
+        "limit_endpoint_connections": UNLIMITED,
+        "limit_queue": 0,
+        "queue_ms": 1000,
     }
 
 

@@ -11,6 +11,7 @@ from fastmesh.admin.api import Api
 from fastmesh.admin.control import ReloadOutcome
 from fastmesh.admin.server import AdminServer
 from fastmesh.admin.sockets import close_admin_sockets, open_admin_sockets
+from fastmesh.health import ServiceHealth
 from fastmesh.model import Address, Admin, Config, Endpoint, Listener, Route, Secrets, Service
 from fastmesh.model.address import Bind
 from fastmesh.model.config import Forward, Respond
@@ -43,6 +44,7 @@ class FakeControl:
         self.data_plane.config = self.in_force
         self.reason: str | None = None
         self.outcome = ReloadOutcome("applied", AT, 1)
+        self.checks: dict[str, ServiceHealth] = {}
         self.reloads = 0
         self.drains = 0
 
@@ -66,6 +68,9 @@ class FakeControl:
 
     def stats(self) -> Stats:
         return self.data_plane.stats()
+
+    def health(self) -> Mapping[str, ServiceHealth]:
+        return self.checks
 
     async def reload(self) -> ReloadOutcome:
         self.reloads += 1

@@ -40,7 +40,9 @@ class Applied:
 
 
 class FakeDataPlane:
-    """Records what it was told in `calls`; `in_progress` is what `busy` says."""
+    """Records what it was told: calls, the verdicts of the last `apply` and those since, ejections.
+
+    `in_progress` is what `busy` says, `may_eject` what `eject` does."""
 
     def __init__(self, *, workers: int, connection_limit: int) -> None:
         self.workers = workers
@@ -52,14 +54,24 @@ class FakeDataPlane:
         self.refuse: str | None = None
         self.access_log: tuple[int | None, str] = (None, "")
         self.leaks = 0
+        self.verdicts: dict[tuple[str, str], bool] = {}
+        self.health: dict[tuple[str, str], bool] = {}
+        self.ejected: list[tuple[str, str]] = []
+        self.may_eject = True
         self._generation = 0
         self._sockets: dict[str, socket.socket] = {}
 
     def _called(self, name: str) -> None:
         self.calls.append(name)
 
-    def apply(self, config: Config, resolved: Mapping[str, tuple[Address, ...]]) -> Applied:
+    def apply(
+        self,
+        config: Config,
+        resolved: Mapping[str, tuple[Address, ...]],
+        verdicts: Mapping[tuple[str, str], bool] | None = None,
+    ) -> Applied:
         self._called("apply")
+        self.verdicts = dict(verdicts or {})
         if self.refuse is not None:
             raise StartError(self.refuse)
         wanted = {bind.text: bind for listener in config.listeners.values() for bind in listener.binds}
@@ -86,6 +98,13 @@ class FakeDataPlane:
         self.config, self.resolved = config, resolved
         self._generation += changed
         return Applied(changed, said, (), self._generation)
+
+    def set_health(self, verdicts: Mapping[tuple[str, str], bool]) -> None:
+        self.health.update(verdicts)
+
+    def eject(self, service: str, address: str) -> bool:
+        self.ejected.append((service, address))
+        return self.may_eject
 
     def start(self) -> None:
         self._called("start")

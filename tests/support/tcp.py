@@ -40,8 +40,8 @@ class TcpServer:
                 return
             self.accepted += 1
             thread = threading.Thread(target=self._run, args=(sock,), daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
 
     def _run(self, sock: socket.socket) -> None:
         try:

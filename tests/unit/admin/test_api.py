@@ -7,6 +7,7 @@ import trio
 
 from fastmesh.admin.control import ReloadOutcome
 from fastmesh.errors import Problem
+from fastmesh.health import EndpointHealth, Past, Result, ServiceHealth
 from fastmesh.model import Admin
 from support.admin_api import AT, FakeControl, running_api
 
@@ -50,6 +51,19 @@ async def test_views_are_json(path):
         assert status == 200
         assert headers["content-type"] == "application/json"
         json.loads(body)
+
+
+@pytest.mark.trio
+async def test_what_checks_found_is_shown_without_secrets():
+    async with running_api() as api:
+        past = Past(0.5, 0.25, Result(False, "the body does not hold 's3cret-value'"))
+        found = EndpointHealth("unhealthy", 0.5, past.result.text, (past,))
+        api.control.checks = {"user": ServiceHealth(False, 0, {"failed": 3}, {"10.0.0.1:80": found})}
+        _, _, body = await api.ask("GET", "/api/v1/services")
+        health = json.loads(body)["services"][0]["endpoints"][0]["health"]
+        assert health["last_error"] == health["history"][0]["result"] == "the body does not hold '***'"
+        _, _, metrics = await api.ask("GET", "/metrics")
+        assert b'fastmesh_health_checks_total{service="user",result="failed"} 3\n' in metrics
 
 
 @pytest.mark.trio

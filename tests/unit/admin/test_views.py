@@ -5,6 +5,7 @@ import json
 from fastmesh.admin import views
 from fastmesh.admin.control import ReloadOutcome
 from fastmesh.errors import Problem
+from fastmesh.health import EndpointHealth, Past, Result, ServiceHealth
 from fastmesh.model import Admin, Config
 from support.admin_api import AT, FakeControl, example_config
 
@@ -31,9 +32,52 @@ def test_a_secret_within_a_secret_is_masked_whole():
 
 def test_services_show_their_endpoints_and_resolved_names():
     control = FakeControl()
-    view = views.services_view(control.stats(), control.resolved())
-    assert view["services"][0]["endpoints"][0]["address"] == "10.0.0.1:80"
+    view = views.services_view(control.stats(), control.resolved(), {})
+    endpoint = view["services"][0]["endpoints"][0]
+    assert endpoint["address"] == "10.0.0.1:80"
+    assert (endpoint["ejections"], endpoint["reason"], endpoint["health"]) == (0, "", None)
+    assert view["services"][0]["health"] is None
     assert view["resolved"] == {"api:80": ["10.1.1.1:80"]}
+
+
+def test_services_show_what_checks_found():
+    control = FakeControl()
+    past = (Past(0.5, 0.25, Result(True, "answered 200")), Past(2.5, 0.125, Result(False, "answered 500")))
+    found = EndpointHealth("unhealthy", 1.5, "answered 500", past)
+    checks = {"user": ServiceHealth(True, 0, {"passed": 1}, {"10.0.0.1:80": found})}
+    service = views.services_view(control.stats(), {}, checks)["services"][0]
+    assert service["health"] == {"healthy": 0, "checked": 1, "panic": True}
+    assert service["endpoints"][0]["health"] == {
+        "state": "unhealthy",
+        "since": "1970-01-01T00:00:01.500Z",
+        "last_check": "1970-01-01T00:00:02.500Z",
+        "last_duration_ms": 125.0,
+        "last_error": "answered 500",
+        "history": [
+            {
+                "at": "1970-01-01T00:00:00.500Z",
+                "passed": True,
+                "duration_ms": 250.0,
+                "result": "answered 200",
+            },
+            {
+                "at": "1970-01-01T00:00:02.500Z",
+                "passed": False,
+                "duration_ms": 125.0,
+                "result": "answered 500",
+            },
+        ],
+    }
+
+
+def test_an_endpoint_that_was_not_checked_yet():
+    control = FakeControl()
+    pending = EndpointHealth("pending", 1.5, "", ())
+    for endpoints, state in (({"10.0.0.1:80": pending}, "pending"), ({}, None)):
+        checks = {"user": ServiceHealth(False, 0, {}, endpoints)}
+        shown = views.services_view(control.stats(), {}, checks)["services"][0]["endpoints"][0]["health"]
+        assert (shown and shown["state"]) == state
+        assert not shown or (shown["last_check"], shown["last_error"], shown["history"]) == (None, None, [])
 
 
 def test_listeners_and_workers():

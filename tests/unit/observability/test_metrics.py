@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastmesh.health import EndpointHealth, ServiceHealth
 from fastmesh.model import histogram as layouts
 from fastmesh.model.stats import (
     EndpointStats,
@@ -36,8 +37,15 @@ def recorded(layout, values):
     return Histogram(layout, counts.tobytes())
 
 
-def endpoint(address, requests=0, service="s", state="up"):
-    return EndpointStats(service, address, state, 1, 0, 1, 2, requests, 0, EMPTY_SMALL)
+def endpoint(address, requests=0, service="s", state="up", ejections=0):
+    return EndpointStats(service, address, state, 1, 0, 1, 2, requests, 0, EMPTY_SMALL, ejections=ejections)
+
+
+def checked(healthy, unhealthy=(), **results):
+    """What checks found of a service with these endpoints."""
+    states = {**dict.fromkeys(healthy, "healthy"), **dict.fromkeys(unhealthy, "unhealthy")}
+    endpoints = {address: EndpointHealth(state, 0.0, "", ()) for address, state in states.items()}
+    return ServiceHealth(False, len(healthy), results, endpoints)
 
 
 def stats(endpoints=(), duration=None):
@@ -141,20 +149,49 @@ def test_the_rest_of_many_endpoints_is_summed():
     assert found['fastmesh_endpoint_up{service="t",endpoint="other"}'] == 0
 
 
+def test_checks_and_ejections():
+    endpoints = [endpoint(f"e{i}", ejections=i) for i in range(4)] + [endpoint("x", service="t")]
+    health = {"s": checked(["e0", "e2"], ["e1", "e3"], passed=7, failed=4, error=1)}
+    found = samples(MetricsRenderer().render(stats(endpoints), ReloadCounts(), health))
+    assert {name: value for name, value in found.items() if "_healthy" in name} == {
+        f'fastmesh_endpoint_healthy{{service="s",endpoint="e{i}"}}': int(i in (0, 2)) for i in range(4)
+    }
+    assert {name: value for name, value in found.items() if "checks_total" in name} == {
+        'fastmesh_health_checks_total{service="s",result="passed"}': 7,
+        'fastmesh_health_checks_total{service="s",result="failed"}': 4,
+        'fastmesh_health_checks_total{service="s",result="error"}': 1,
+    }
+    assert found['fastmesh_endpoint_ejections_total{service="s",endpoint="e3"}'] == 3
+    assert found['fastmesh_endpoint_ejections_total{service="t",endpoint="x"}'] == 0
+
+
+def test_checks_and_ejections_of_the_rest_are_summed():
+    endpoints = [endpoint(f"e{i}", ejections=i) for i in range(4)] + [endpoint("x", service="t", ejections=5)]
+    health = {"s": checked(["e0", "e2", "e3"], ["e1"])}
+    renderer = MetricsRenderer(series_limit=1)
+    found = samples(renderer.render(stats(endpoints), ReloadCounts(), health))
+    assert found['fastmesh_endpoint_healthy{service="s",endpoint="e0"}'] == 1
+    assert found['fastmesh_endpoint_healthy{service="s",endpoint="other"}'] == 2
+    assert 'fastmesh_endpoint_healthy{service="t",endpoint="other"}' not in found
+    other = 'fastmesh_endpoint_ejections_total{service="s",endpoint="other"}'
+    assert found[other] == 1 + 2 + 3
+    assert samples(renderer.render(stats(endpoints[:2]), ReloadCounts(), health))[other] == 1 + 2 + 3
+
+
 def test_other_never_goes_down_and_an_endpoint_never_changes_sides():
     series = EndpointSeries(limit=2)
     shown, rest = series.split([endpoint("a", 1), endpoint("b", 1), endpoint("c", 10), endpoint("d", 20)])
     assert [e.address for e in shown] == ["a", "b"]
-    assert rest["s"] == (30, 2)
+    assert (rest["s"].requests, rest["s"].up) == (30, 2)
     # `a` goes, which leaves room: `c` stays in the sum, a new one takes the place; `d` goes, its count stays.
     shown, rest = series.split([endpoint("b", 1), endpoint("c", 15), endpoint("e", 3)])
     assert [e.address for e in shown] == ["b", "e"]
-    assert rest["s"] == (20 + 15, 1)
+    assert (rest["s"].requests, rest["s"].up) == (20 + 15, 1)
     # All of the rest are gone.
     shown, rest = series.split([endpoint("b", 1)])
-    assert rest["s"] == (35, 0)
+    assert (rest["s"].requests, rest["s"].up) == (35, 0)
     # One whose counter began anew.
     _, rest = series.split([endpoint("b"), endpoint("e"), endpoint("c", 2)])
-    assert rest["s"] == (37, 1)
+    assert (rest["s"].requests, rest["s"].up) == (37, 1)
     _, rest = series.split([endpoint("b"), endpoint("e"), endpoint("c", 1)])
-    assert rest["s"] == (38, 1)
+    assert (rest["s"].requests, rest["s"].up) == (38, 1)

@@ -363,7 +363,7 @@ def test_each_error_has_an_answer(error: int) -> None:
         assert body.endswith(b"\n")
         assert body.count(b"\n") == 1
         assert (b"allow" in fields) == (status == 405)
-        assert (b"retry-after" in fields) == (name in {"too_many_connections", "overloaded", "draining"})
+        assert (b"retry-after" in fields) == (status == 503)
     only_head = proto.emit_error(error, head_only=True)
     assert only_head.endswith(b"\r\n\r\n")
     assert b"Content-Length: %d\r\n" % len(body) in only_head

@@ -57,6 +57,7 @@ def test_readiness_follows_the_stack():
         assert control.not_ready() == "starting"
         control.started = True
         assert control.not_ready() is None
+        assert control.health() == {}
         control.start_drain()
         assert control.not_ready() == "draining"
         shutdown_at.append(shutdown.reason)

@@ -232,6 +232,73 @@ def test_names_are_resolved_at_load_and_again(rig, monkeypatch, caplog):
     assert "origin.test:80 now resolves to 127.0.0.1:80, 127.0.0.2:80" in caplog.text
 
 
+class Checked:
+    """Checks that find what a test says, and what was asked for in which order."""
+
+    def __init__(self, rig, verdicts):
+        self.rig = rig
+        self.verdicts = verdicts
+        self.log = []
+
+    async def prepare(self, config, resolved):
+        self.log.append(
+            ("prepare", len(config.services["a"].endpoints), self.rig.data_plane.calls.count("apply"))
+        )
+        return self.verdicts
+
+    def follow(self, config, resolved):
+        self.log.append(
+            ("follow", len(config.services["a"].endpoints), self.rig.data_plane.calls.count("apply"))
+        )
+
+
+def test_endpoints_are_checked_before_a_change_is_in_force(rig):
+    verdicts = {("a", "127.0.0.1:1"): False}
+    checked = rig.keeper.checker = Checked(rig, verdicts)
+
+    async def test():
+        assert checked.log == [("prepare", 1, 0), ("follow", 1, 1)]
+        assert rig.data_plane.verdicts == verdicts
+        rig.write("127.0.0.1:1, 127.0.0.1:2")
+        assert (await rig.keeper.reload("SIGHUP")).result == "applied"
+        assert checked.log[2:] == [("prepare", 2, 1), ("follow", 2, 2)]
+
+    scenario(rig, test)
+
+
+def test_what_is_refused_is_not_followed(rig):
+    checked = rig.keeper.checker = Checked(rig, {})
+
+    async def test():
+        rig.data_plane.refuse = "listener: 1.2.3.4:80 is in use"
+        rig.write("127.0.0.1:2, 127.0.0.1:3")
+        assert (await rig.keeper.reload("SIGHUP")).result == "refused"
+        assert checked.log[2:] == [("prepare", 2, 1)]
+
+    scenario(rig, test)
+
+
+def test_new_addresses_of_a_name_are_checked_too(rig, monkeypatch):
+    answers = ["127.0.0.1"]
+
+    def getaddrinfo(host, port, **_):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in answers]
+
+    monkeypatch.setattr(rig.keeper._resolver, "_getaddrinfo", getaddrinfo)
+    port = free_port()
+    text = rig.file.read_text().replace("127.0.0.1:1]}", f"origin.test:{port}], health: {{timeout: 200ms}}}}")
+    rig.file.write_text(text)
+
+    async def test():
+        assert rig.data_plane.verdicts == {("a", f"127.0.0.1:{port}"): False}
+        answers[:] = ["127.0.0.2"]
+        await rig.keeper.refresh_names()
+        assert rig.data_plane.verdicts == {("a", f"127.0.0.2:{port}"): False}
+        assert set(rig.keeper.checker.view()["a"].endpoints) == {f"127.0.0.2:{port}"}
+
+    scenario(rig, test)
+
+
 def test_the_first_load_raises_everything(tmp_path):
     file = tmp_path / "bad.yaml"
     file.write_text("listeners: 1\nservices: 2\n")

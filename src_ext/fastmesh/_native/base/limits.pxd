@@ -23,6 +23,8 @@ cdef enum:
     BACKOFF_MAX_MS = 250
     WAITING_PER_TURN = 256
     WAITING_POLL_MS = 8  # what other workers give back is looked for as often
+    POOLED_GRACE_MS = 1000  # a pooled connection that breaks sooner was closed while it was idle
+    UNACKNOWLEDGED_MS = 5000  # an endpoint whose kernel acknowledges nothing for so long is gone
     PROBE_PATIENCE_MS = 100  # a half-open endpoint gets this and SLOW_TIMES the usual time to begin its answer
     PROBE_LEASE_MOST_MS = 10000  # a probe that long without a result: another one
     PROBE_SKIPS = 4  # half-open endpoints that one pick passes over

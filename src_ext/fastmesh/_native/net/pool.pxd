@@ -14,6 +14,7 @@ from fastmesh._native.base.limits cimport (
     IDLE_MARGIN_MS,
     IDLE_SEEN_APART_MS,
     IDLE_SEEN_LEAST_MS,
+    UNACKNOWLEDGED_MS,
 )
 from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.net.conn cimport conn_close, conn_new, conn_register, conn_reset, conn_timer
@@ -55,6 +56,7 @@ from fastmesh._native.sys.os cimport (
     SOCK_NONBLOCK,
     SOCK_STREAM,
     TCP_NODELAY,
+    TCP_USER_TIMEOUT,
     close,
     connect,
     errno,
@@ -81,6 +83,7 @@ cdef inline conn_t *upstream_open(worker_t *w, endpoint_t *ep, uint8_t kind, uin
     cdef slot_t *slot = ep.slot
     cdef sockaddr *address = <sockaddr *> &slot.sockaddr_bytes[0]
     cdef int one = 1
+    cdef unsigned int unacknowledged_ms = UNACKNOWLEDGED_MS
     cdef conn_t *u
     cdef service_stats_t *stats
     cdef int fd = socket(address.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
@@ -90,6 +93,8 @@ cdef inline conn_t *upstream_open(worker_t *w, endpoint_t *ep, uint8_t kind, uin
         return NULL
     if address.sa_family != AF_UNIX:
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
+        # A host that has gone without a word is noticed before the time for a response is over
+        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms, sizeof(unacknowledged_ms))
     if connect(fd, address, slot.sockaddr_len) != 0 and errno != EINPROGRESS:
         # A Unix socket whose backlog is full says EAGAIN: nothing is under way then
         error[0] = connect_error(errno)

@@ -65,7 +65,7 @@ cdef extern from "<netinet/in.h>" nogil:
     uint16_t htons(uint16_t value)
 
 cdef extern from "<netinet/tcp.h>" nogil:
-    enum: TCP_NODELAY
+    enum: TCP_NODELAY, TCP_USER_TIMEOUT
 
 cdef extern from "<fcntl.h>" nogil:
     enum: O_NONBLOCK, O_CLOEXEC, SPLICE_F_MOVE, SPLICE_F_NONBLOCK, SPLICE_F_MORE, F_SETPIPE_SZ, F_GETPIPE_SZ
