@@ -184,14 +184,27 @@ def posts(stage: Stage, requests: int = 100_000) -> Iterator[Line]:
 # ---------------------------------------------------------------- each policy, each fault
 
 
+@dataclass(frozen=True)
+class Fault:
+    """`toxic` is in force on the first endpoint before the load begins, so that every connection has it: to
+    end connections for it would get the endpoint ejected for that. `play` is what happens under load."""
+
+    toxic: str
+    play: Callable[[Spoilt, Load, float], None] | None = None
+
+
 def _kill(at: Spoilt, load: Load, seconds: float) -> None:
-    pause(load, seconds / 4)
     at.origins[0].kill()
     at.toxic.spoil("refuse", at.ports[:1])
     pause(load, seconds / 2)
     at.origins[0].restart()
     at.toxic.spoil("none", at.ports[:1])
-    pause(load, seconds / 4)
+    pause(load, seconds / 2)
+
+
+def _refuse(at: Spoilt, load: Load, seconds: float) -> None:
+    at.toxic.spoil("refuse", at.ports[:1])
+    pause(load, seconds)
 
 
 def _answer_500(at: Spoilt, load: Load, seconds: float) -> None:
@@ -199,24 +212,15 @@ def _answer_500(at: Spoilt, load: Load, seconds: float) -> None:
     pause(load, seconds)
 
 
-def _spoil(toxic: str) -> Callable[[Spoilt, Load, float], None]:
-    def play(at: Spoilt, load: Load, seconds: float) -> None:
-        at.toxic.spoil("refuse", at.ports[:1])  # ends the connections that were opened before
-        at.toxic.spoil(toxic, at.ports[:1])
-        pause(load, seconds)
-
-    return play
-
-
-FAULTS: dict[str, Callable[[Spoilt, Load, float], None]] = {
-    "kill": _kill,
-    "stall": _spoil("stall response 0-300"),
-    "reset": _spoil("reset response 0-300"),
-    "cut": _spoil("cut response 0-300"),
-    "garbage": _spoil("garbage instead 0-300 200"),
-    "refuse": _spoil("refuse"),
-    "slow": _spoil("latency 500ms 100ms"),
-    "500": _answer_500,
+FAULTS = {
+    "kill": Fault("none", _kill),
+    "stall": Fault("stall response 0-300"),
+    "reset": Fault("reset response 0-300"),
+    "cut": Fault("cut response 0-300"),
+    "garbage": Fault("garbage instead 0-300 200"),
+    "refuse": Fault("none", _refuse),
+    "slow": Fault("latency 500ms 100ms"),
+    "500": Fault("none", _answer_500),
 }
 
 
@@ -226,26 +230,29 @@ def matrix(stage: Stage, seconds: float = 3.0, faults: Sequence[str] = tuple(FAU
         figures: dict[str, object] = {}
         broken: list[str] = []
         for fault in faults:
-            result, twice = _play_fault(stage, policy, FAULTS[fault], seconds)
+            result, twice, met = _play_fault(stage, policy, FAULTS[fault], seconds)
             figures[fault] = f"{result.failed(['get'])}+{result.failed(['post'])}/{result.sent}"
-            stage.say(f"matrix        {policy}, {fault}: {figures[fault]} {result.error_text()}")
+            stage.say(
+                f"matrix        {policy}, {fault}: {figures[fault]} {result.error_text()}, met {met} times"
+            )
             broken += unmet(
                 (result.mixed_up == 0, f"{fault}: {result.mixed_up} answers of other requests"),
                 (result.of("corrupt") == 0 or fault == "garbage", f"{fault}: bodies were spoilt"),
                 (not twice, f"{fault}: {len(twice)} POSTs were sent twice"),
                 (result.ok > 0, f"{fault}: nothing was answered"),
+                (met > 0, f"{fault}: no connection met it"),
             )
         yield Line("matrix", f"{policy} (GET+POST failed/all)", figures, broken)
 
 
-def _play_fault(
-    stage: Stage, policy: str, play: Callable[[Spoilt, Load, float], None], seconds: float
-) -> tuple[LoadResult, list[int]]:
+def _play_fault(stage: Stage, policy: str, fault: Fault, seconds: float) -> tuple[LoadResult, list[int], int]:
+    """The load's result, POSTs that were sent twice, and how many connections or answers the fault was in."""
     folder = stage.fresh_folder()
     with (
         spoilt(stage, folder, ENDPOINTS, 400_000) as at,
         stage.mesh(folder, local(at.ports), policy) as mesh,
     ):
+        at.toxic.spoil(fault.toxic, at.ports[:1])
         load = Load(
             mesh.port,
             folder / "load.log",
@@ -256,7 +263,12 @@ def _play_fault(
             seed=stage.seed,
         )
         with running(load):
-            pause(load, 0.3)
-            play(at, load, seconds)
+            pause(load, 0.5)
+            opened = at.toxic.counts(at.ports[0])
+            if fault.play:
+                fault.play(at, load, seconds)
+            else:
+                pause(load, seconds)
             result = load.finish()
-        return result, at.received.posts_sent_twice()
+        met = opened["open"] if fault.play else at.toxic.counts(at.ports[0])["applied"]
+        return result, at.received.posts_sent_twice(), met
