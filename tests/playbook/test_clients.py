@@ -342,7 +342,7 @@ def test_no_exchange_left_for_a_relay(set_stage: SetStage) -> None:
 
 
 def test_a_listener_that_the_poller_refused_is_asked_for_again(set_stage: SetStage, tmp_path: Path) -> None:
-    """A folder cannot be polled, nor can a socket when the kernel has no memory for it; the timer tries again."""
+    """A folder cannot be polled, nor a socket without memory of the kernel; the timer tries again."""
     stage = set_stage()
     number = os.open(tmp_path, os.O_RDONLY)
     stage.worker.post(OPEN_SOCKET, number, 0, 2)

@@ -124,6 +124,19 @@ def test_idle_connections_that_break_do_not_count(set_stage: SetStage) -> None:
     assert not is_out(stage, 0)
 
 
+def test_silence_counts_on_any_connection(set_stage: SetStage) -> None:
+    """A pooled one that answers nothing was not closed while it was idle."""
+    retries = Retries(attempts=0, per_try=0.02)
+    stage = set_stage(rules={**rules(consecutive_gateway_errors=9), "retries": retries})
+    client = stage.client()
+    upstream = stage.exchange(client)
+    client.send(get())
+    upstream.head()
+    stage.wait(lambda: stage.worker.errors(), "the time-out")
+    assert client.response()[:2] == (504, "upstream_timeout")
+    assert stage.worker.endpoint(0)["bad_gateway"] == 1
+
+
 def test_what_is_the_clients_does_not_count(set_stage: SetStage) -> None:
     stage = set_stage(origins=2, rules=rules(consecutive_gateway_errors=1))
     for how in ("half a body", "aborted"):

@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from fastmesh._native.base.errors cimport (
     FM_E_CONNECT_REFUSED,
     FM_E_CONNECT_TIMEOUT,
+    FM_E_UPSTREAM_TIMEOUT,
     fm_error_info,
 )
 from fastmesh._native.base.limits cimport POOLED_GRACE_MS, SLOW_LEAST_MS, SLOW_TIMES
@@ -52,7 +53,8 @@ cdef inline void attempt_blame(worker_t *w, xchg_t *x, int32_t error, bint was_p
     cdef bint changed = False
     if error == FM_E_CONNECT_REFUSED or error == FM_E_CONNECT_TIMEOUT:
         changed = health_connect_failed(slot, x.service, now_ms, <uint32_t> error, x.probing)
-    elif fm_error_info[error].side != c'U' or (was_pooled and w.now_us - x.attempt_us < POOLED_GRACE_MS * 1000):
+    elif fm_error_info[error].side != c'U' or (was_pooled and error != FM_E_UPSTREAM_TIMEOUT
+                                               and w.now_us - x.attempt_us < POOLED_GRACE_MS * 1000):
         return
     elif not health_judges_answers(x.service):
         changed = health_good(slot, x.service.slow_start_ms, now_ms, <uint32_t> (x.attempt_us // 1000))
