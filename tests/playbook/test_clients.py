@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from fastmesh.model import Forward, Limits, Redirect, Respond, Route, Timeouts
-from support.stage import OK, End, Stage, get, post
+from support.stage import CLOSE_SOCKET, OK, OPEN_SOCKET, End, Listening, Stage, get, post
 
 SetStage = Callable[..., Stage]
 
@@ -337,3 +339,26 @@ def test_no_exchange_left_for_a_relay(set_stage: SetStage) -> None:
     stage.worker.fail_exchanges_after(-1)
     stage.client().send(b"hello")
     assert stage.origins[0].accept().exactly(5) == b"hello"
+
+
+def test_a_listener_that_the_poller_refused_is_asked_for_again(set_stage: SetStage, tmp_path: Path) -> None:
+    """A folder cannot be polled, nor a socket without memory of the kernel; the timer tries again."""
+    stage = set_stage()
+    number = os.open(tmp_path, os.O_RDONLY)
+    stage.worker.post(OPEN_SOCKET, number, 0, 2)
+    stage.turn()
+    listener = Listening(stage, tmp_path / "late")
+    os.dup2(listener.sock.fileno(), number)
+    client = End(stage, listener.connect())
+    client.send(get())
+    upstream = stage.origins[0].accept()
+    upstream.head()
+    upstream.send(OK)
+    assert client.until(b"ok").startswith(b"HTTP/1.1 200 ")
+    other = End(stage, listener.connect())  # by the poller now
+    stage.exchange(other, upstream)
+    stage.worker.post(CLOSE_SOCKET, -1, 0, 2)
+    stage.turn()
+    os.close(number)
+    for socket_end in (client, other, upstream, listener):
+        socket_end.sock.close()

@@ -7,7 +7,7 @@ from libc.stdlib cimport calloc, free
 
 from fastmesh._native.base.errors cimport FM_E_DRAINING
 from fastmesh._native.base.slab cimport pend_len
-from fastmesh._native.net.conn cimport conn_close, conn_new, conn_register_listener
+from fastmesh._native.net.conn cimport conn_close, conn_new
 from fastmesh._native.net.pool cimport pool_close_all, upstream_close
 from fastmesh._native.net.snap_t cimport block_drop, block_take, listener_block_t
 from fastmesh._native.net.stats cimport listener_stats
@@ -31,7 +31,7 @@ from fastmesh._native.net.worker_t cimport (
     socket_t,
     worker_t,
 )
-from fastmesh._native.proxy.accept cimport listener_accept
+from fastmesh._native.proxy.accept cimport listener_accept, listener_watch
 from fastmesh._native.proxy.answer cimport client_close, exchange_abort
 from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.proxy.relay cimport relay_end
@@ -105,7 +105,8 @@ cdef inline void socket_open(worker_t *w, const command_t *command) noexcept nog
     c.socket = s
     s.next = w.sockets
     w.sockets = s
-    conn_register_listener(w, c, command.flags & COMMAND_FLAG_SHARED)
+    c.listen_shared = command.flags & COMMAND_FLAG_SHARED != 0
+    listener_watch(w, c)
 
 
 cdef inline void socket_move(worker_t *w, const command_t *command) noexcept nogil:

@@ -57,6 +57,7 @@ cdef enum conn_flag_t:
     F_LINGER_AFTER_FLUSH = 2048
     F_HEAD_BEGUN = 4096  # client: a part of a request head is in `input`
     F_COUNTED = 16384  # upstream: counted in its service's connections
+    F_UNWATCHED = 32768  # listening sockets: the poller did not take it, for lack of memory
     F_OWED = 8192  # client: the end of an answer waits in `out`, which counts as busy
 
 ctypedef struct address_t:

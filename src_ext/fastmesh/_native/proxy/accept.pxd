@@ -25,6 +25,7 @@ from fastmesh._native.net.conn cimport (
     conn_ready,
     conn_recv,
     conn_register,
+    conn_register_listener,
     conn_timer,
 )
 from fastmesh._native.net.snap_t cimport PROTOCOL_HTTP, listener_block_t
@@ -35,6 +36,7 @@ from fastmesh._native.net.worker_t cimport (
     CONN_CLIENT,
     F_FRESH,
     F_READABLE,
+    F_UNWATCHED,
     F_TRUSTED,
     conn_t,
     listener_stats_t,
@@ -158,6 +160,16 @@ cdef inline void client_new(worker_t *w, socket_t *s, int32_t fd, const sockaddr
         c.state = C_PROXY_HEADER
     elif block.protocol != PROTOCOL_HTTP:
         relay_begin(w, c)
+
+
+cdef inline void listener_watch(worker_t *w, conn_t *listener) noexcept nogil:
+    """Hands the listening socket to the poller. When that has no memory, what waits is looked for now and then, and the
+    poller asked again."""
+    if conn_register_listener(w, listener, listener.listen_shared):
+        listener.flags &= <unsigned short> ~F_UNWATCHED
+    else:
+        listener.flags |= F_UNWATCHED
+        conn_timer(w, listener, ACCEPT_RETRY_MS)
 
 
 cdef inline void listener_accept(worker_t *w, conn_t *listener) noexcept nogil:

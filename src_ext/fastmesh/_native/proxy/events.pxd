@@ -38,6 +38,7 @@ from fastmesh._native.net.worker_t cimport (
     F_LINGER_AFTER_FLUSH,
     F_RDHUP,
     F_READABLE,
+    F_UNWATCHED,
     R_CONNECTING,
     U_ACTIVE,
     U_CONNECTING,
@@ -45,7 +46,7 @@ from fastmesh._native.net.worker_t cimport (
     conn_t,
     worker_t,
 )
-from fastmesh._native.proxy.accept cimport client_read_proxy_header, listener_accept
+from fastmesh._native.proxy.accept cimport client_read_proxy_header, listener_accept, listener_watch
 from fastmesh._native.proxy.admission cimport waiting_over
 from fastmesh._native.proxy.answer cimport (
     client_close,
@@ -220,5 +221,7 @@ cdef inline void conn_timeout(worker_t *w, conn_t *c) noexcept nogil:
     elif c.kind == CONN_RELAY:
         relay_timeout(w, c)
     elif c.kind == CONN_LISTENER:
+        if c.flags & F_UNWATCHED:
+            listener_watch(w, c)
         c.flags |= F_READABLE
         listener_accept(w, c)
