@@ -27,6 +27,7 @@ PARALLEL = 256
 JITTER = 0.1
 GRACE_SECONDS = 0.25
 MOST_SECONDS = 1.5
+LATE_SECONDS = 1.0  # later than this, and than an interval, is worth a warning
 # Multiples of it, without their whole parts, are evenly spread however many there are.
 GOLDEN = 0.618033988749895
 
@@ -341,7 +342,7 @@ class Checker:
 
     def _look_at_lateness(self, watched: _Watched) -> None:
         late = trio.current_time() - watched.due
-        if late > watched.service.health.interval and not self._late_told:
+        if late > max(watched.service.health.interval, LATE_SECONDS) and not self._late_told:
             self._late_told = True
             log.warning(
                 "there are more checks than can be made in time: service %s is checked %.1f s late; "
