@@ -291,6 +291,20 @@ def test_one_that_waits_in_the_queue_leaves_it_to_another(set_stage: SetStage) -
     assert state(stage, 1) == "down"
 
 
+def test_one_that_waits_for_a_connection_leaves_it_to_another(set_stage: SetStage) -> None:
+    stage = set_stage(origins=2, rules={"limits": ServiceLimits(connections=1, queue=5)})
+    asking(stage, 1)
+    upstream = here(come(stage, 0))
+    half_open(stage, 1)
+    for queued in range(1, 4):
+        asking(stage, 1)
+        assert stage.use()["queued"] == queued
+        assert state(stage, 1) == "half open"
+    upstream.send(answer(200, b"Connection: close"))
+    stage.settle()
+    assert sum(stage.requests()) == 2
+
+
 def test_a_full_endpoint_is_not_probed_and_the_next_is_no_probe(set_stage: SetStage) -> None:
     """The half-open one still has a request from before. What goes to the other endpoint probes nobody."""
     stage = set_stage(origins=2, rules={"limits": ServiceLimits(endpoint_requests=1), **NO_RETRIES})

@@ -210,11 +210,12 @@ class Stage:
         trusted: tuple[str, ...] = (),
         send_proxy: Literal["v1", "v2"] | None = None,
         rules: Mapping[str, Any] | None = None,
+        seed: int = 1,
         **listener: Any,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fastmesh-stage-"))
         self.ends: list[End] = []
-        self.worker = Worker(connection_limit, 1)
+        self.worker = Worker(connection_limit, seed)
         self.origins = [Listening(self, self.folder / f"o{number}") for number in range(origins)]
         for number, origin in enumerate(self.origins):
             self.define_slot(number, origin.address)

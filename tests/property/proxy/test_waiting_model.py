@@ -70,6 +70,7 @@ class Play:
                 connect=0.05, response=chance.choice([0.05, 5.0]), total=chance.choice([None, None, 0.1])
             ),
             rules=self.rules,
+            seed=chance.randrange(1, 1 << 60),
         )
         self.clients: dict[End, int] = {}  # and the number of what each asks for
         self.upstreams: list[End] = []

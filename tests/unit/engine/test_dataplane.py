@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -24,6 +25,7 @@ from fastmesh.model import (
     Respond,
     Route,
     Service,
+    ServiceLimits,
     Timeouts,
 )
 from support.client import Client
@@ -371,6 +373,39 @@ def test_what_nobody_uses_any_more_is_freed_without_another_change(run: Run, ori
         eventually(lambda: origins[0].open_connections() == 0, "the idle connection to be closed")
         eventually(lambda: (plane.plane.tend(), plane.plane._slots._free)[1] == [0], "the slot to be free")
         assert plane.plane._engine.reap() == 0
+
+
+# ---------------------------------------------------------------- over all workers
+
+
+def test_limits_and_queue_are_of_all_workers(run: Run, origins: list[Origin]) -> None:
+    """One request at a time, wherever it came in; what waits at one worker goes on when another's ends."""
+    release = threading.Event()
+    running: list[int] = []
+    most: list[int] = []
+
+    def hold(exchange: Exchange) -> None:
+        running.append(1)
+        most.append(len(running))
+        assert release.wait(10)
+        running.pop()
+        exchange.reply(200, b"held")
+
+    limits = ServiceLimits(requests=1, queue=20, queue_timeout=10.0)
+    plane = run(config(service("s", origins[0], limits=limits)), workers=2)
+    with origins[0].answering("/held", hold), contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(plane.client()) for _ in range(12)]
+        clients[0].send(get("/held"))
+        origins[0].wait_request("/held")
+        for client in clients[1:]:
+            client.send(get("/held"))
+        eventually(lambda: plane.plane.stats().services[0].queued == 11, "the others to wait")
+        release.set()
+        assert {client.read_response().status for client in clients} == {200}
+    eventually(lambda: plane.plane.stats().services[0].in_flight == 0, "the last to be counted off")
+    use = plane.plane.stats().services[0]
+    assert (use.queued, use.limited) == (0, 0)
+    assert max(most) <= 2, "two workers may begin one at the same moment"
 
 
 # ---------------------------------------------------------------- statistics
