@@ -107,6 +107,7 @@ class DataPlane:
                 was_out = self._engine.slot_health(slot.index) >> 32 & 1
                 self._engine.slot_mark(slot.index, unhealthy=not healthy)
                 if healthy and was_out:
+                    self._engine.slot_restore(slot.index)
                     self._ramp(key)
 
     def eject(self, service: str, address: str) -> bool:

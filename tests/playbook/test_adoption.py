@@ -57,21 +57,20 @@ def test_idle_connections_of_a_removed_endpoint_close_at_once(set_stage: SetStag
     stage.exchange(client, kept)
 
 
-def test_a_retry_may_pick_of_the_old_block(set_stage: SetStage) -> None:
-    """The exchange keeps its block for as long as it may pick again, and no longer than itself."""
+def test_a_retry_picks_of_the_newest_block(set_stage: SetStage) -> None:
+    """An endpoint that has left the configuration is no place to go to, one that has joined is."""
     stage = set_stage(origins=2)
     client = stage.client()
     client.send(get())
     upstream = stage.origins[0].accept()
     upstream.head()
-    stage.change_service(endpoints=stage.service.endpoints[:1])
-    assert stage.worker.references()[1] == [1, 1], "the exchange's, and the state of picking"
+    remove_first(stage)
     upstream.close()
     second = stage.origins[1].accept()
     second.head()
     second.send(OK)
     client.until(b"ok")
-    assert stage.worker.references()[1] == [0, 1]
+    assert stage.worker.references()[1] == [0, 1], "the old one is let go"
 
 
 def test_changes_leave_no_block_behind(set_stage: SetStage) -> None:

@@ -223,6 +223,9 @@ def test_after_its_lease_another_request_is_the_probe(set_stage: SetStage, gone:
     assert stage.requests() == [1, 0]
     if gone:
         first.close()
+        asking(stage, 3)
+        assert stage.requests() == [2, 2], "it was given back"
+        return
     asking(stage, 3)
     assert stage.requests() == [1, 3], "its lease runs"
     stage.until(lambda: state(stage) == "half open", "its lease to be over")

@@ -353,15 +353,15 @@ def upstream_head_bytes(stage: Stage, size: int) -> int:
     return length
 
 
-@pytest.mark.parametrize("over", [0, 1])
-def test_64_kib_are_kept_and_not_a_byte_more(set_stage: SetStage, over: int) -> None:
+@pytest.mark.parametrize("over", [0, 100_000])
+def test_64_kib_are_kept_for_another_attempt(set_stage: SetStage, over: int) -> None:
     stage = set_stage(origins=2)
     head = upstream_head_bytes(stage, 60_000)
-    body = (bytes(range(256)) * 256)[: REPLAY_BYTES - head + over]
+    body = (bytes(range(256)) * 1000)[: REPLAY_BYTES - head + over]
     client = stage.client()
     client.send_turning(post(body, method=b"PUT"))
     _, first = stage.asked()
-    assert len(first.head()) == head
+    assert abs(len(first.head()) - head) <= 1, "the length has a digit more"
     assert first.exactly(len(body)) == body
     first.close()
     if over:

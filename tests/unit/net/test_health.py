@@ -143,11 +143,11 @@ def test_so_many_at_most_are_left_out_and_never_all(it: Any, endpoints: int, per
     assert not it.bad(NOW, False), "all others are out"
 
 
-def test_whose_time_is_over_is_not_counted_as_out(it: Any) -> None:
+def test_whose_time_is_over_counts_as_out_until_its_probe(it: Any) -> None:
     it.rules(2, ALL, 1, 1)
     it.eject_other(1, NOW, 1000)
     assert not it.bad(NOW + 999, False)
-    assert it.bad(NOW + 1000, False)
+    assert not it.bad(NOW + 1000, False)
 
 
 def test_one_that_takes_no_connections_is_left_out_whatever_the_others_are(it: Any) -> None:

@@ -18,7 +18,9 @@ cdef enum:
     ACCEPT_RETRY_MS = 100  # after EMFILE
 
     RETRIES_LEAST = 3  # in flight, whatever the budget
-    RETRY_WAIT_MS = 250  # for the budget, while another endpoint is left
+    RETRY_WAIT_MS = 250  # for the budget, while another endpoint is left; and RETRY_WAIT_TIMES the usual time
+    RETRY_WAIT_TIMES = 4
+    RETRY_WAIT_MOST_MS = 10000
     BACKOFF_FIRST_MS = 25  # full jitter: anything up to it, then up to twice as long …
     BACKOFF_MAX_MS = 250
     WAITING_PER_TURN = 256
@@ -31,6 +33,7 @@ cdef enum:
     PROBE_LATE_MS = 1000  # so long only requests that can be repeated probe; then any
     SLOW_TIMES = 8  # so many times the usual time is slow
     SLOW_LEAST_MS = 100
+    SLOW_STREAK = 4  # clients in a row that give up on one endpoint and no other
     RAMP_FIRST_SHARE = 26  # of 255: a slow start begins with a tenth
     IDLE_SEEN_LEAST_MS = 1000  # younger idle connections that an endpoint closes say nothing
     IDLE_SEEN_APART_MS = 250

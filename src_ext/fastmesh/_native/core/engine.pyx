@@ -33,7 +33,7 @@ from fastmesh._native.core.mailbox cimport (
 from fastmesh._native.core.worker cimport worker_free, worker_init, worker_run
 from fastmesh._native.core.counters cimport Counters
 from fastmesh._native.lb.lb_t cimport lb_t
-from fastmesh._native.net.health cimport REASON_SUCCESS_RATE, health_eject, health_ramp_begin, health_ramp_step
+from fastmesh._native.net.health cimport REASON_SUCCESS_RATE, health_eject, health_ramp_begin, health_ramp_step, health_without_time
 from fastmesh._native.net.snap_t cimport MAX_WORKERS, block_ref_t, listener_block_t, service_t, snap_t
 from fastmesh._native.net.table cimport table_get, table_set
 from fastmesh._native.net.worker_t cimport (
@@ -282,6 +282,13 @@ cdef class Engine(Counters):
     def slot_eject(self, uint32_t index, uint32_t base_ms, uint32_t max_ms):
         """Leaves an endpoint out for its success rate; False: it is left out already."""
         return health_eject(<slot_t *> table_get(&self.shared.slots, index), base_ms, max_ms, clock_ms(), REASON_SUCCESS_RATE, False)
+
+    def slot_restore(self, uint32_t index):
+        """Ends the leaving out of an endpoint: it is known to be well."""
+        cdef slot_t *slot = <slot_t *> table_get(&self.shared.slots, index)
+        cdef uint64_t word = fm_load_relaxed_u64(&slot.health)
+        while not fm_cas_u64(&slot.health, word, health_without_time(word)):
+            word = fm_load_relaxed_u64(&slot.health)
 
     def slot_ramp(self, uint32_t index, uint32_t ramp_ms):
         """Begins a slow start, or with 0 moves one on that has begun."""

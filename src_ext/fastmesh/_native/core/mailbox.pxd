@@ -32,7 +32,7 @@ from fastmesh._native.net.worker_t cimport (
     worker_t,
 )
 from fastmesh._native.proxy.accept cimport listener_accept, listener_watch
-from fastmesh._native.proxy.answer cimport client_close, exchange_abort
+from fastmesh._native.proxy.answer cimport client_close, exchange_abort, exchange_fail
 from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.proxy.relay cimport relay_end
 from fastmesh._native.sys.atomics cimport (
@@ -211,6 +211,9 @@ cdef inline void close_for_stop(worker_t *w, conn_t *c) noexcept nogil:
         conn_close(w, c)
     elif x != NULL and c.kind == CONN_RELAY:
         relay_end(w, x, FM_E_DRAINING)
+    elif x != NULL and x.waits and x.attempts == 0:
+        exchange_fail(w, x, FM_E_DRAINING)  # nothing of it was sent: it can be told so
+        client_close(w, c)
     elif x != NULL:
         exchange_abort(w, x, FM_E_DRAINING)
     elif c.kind == CONN_UPSTREAM:

@@ -51,7 +51,7 @@ from fastmesh._native.net.pool cimport (
     upstream_open,
     upstream_reset,
 )
-from fastmesh._native.net.snap_t cimport block_drop, block_ref_t, block_take, range_t, service_t
+from fastmesh._native.net.snap_t cimport UNLIMITED, block_drop, block_ref_t, block_take, range_t, service_t
 from fastmesh._native.net.splice cimport pipe_take, pipes_close, pipes_init, splice_fill, splice_flush
 from fastmesh._native.net.stats cimport endpoint_of, listener_stats, pair_stats, service_stats
 from fastmesh._native.net.table cimport table_free_leaves, table_get, table_set
@@ -163,6 +163,7 @@ cdef class Net:
         pipes_init(self.w)
         self.ep = endpoint_of(self.w, &self.slot)
         self.service.lb = &self.lb
+        self.service.limit_connections = UNLIMITED
         self.service.eject_base_ms = 1000
         self.service.eject_max_ms = 30000
 

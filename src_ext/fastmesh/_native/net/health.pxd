@@ -10,7 +10,6 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from fastmesh._native.base.limits cimport RAMP_FIRST_SHARE
 from fastmesh._native.base.slot_t cimport slot_t
-from fastmesh._native.lb.candidate cimport LB_DOWN, lb_condition_of
 from fastmesh._native.lb.lb_t cimport lb_t
 from fastmesh._native.net.snap_t cimport service_t
 from fastmesh._native.sys.atomics cimport (
@@ -79,20 +78,20 @@ cdef inline void health_ramp_step(slot_t *slot, uint32_t now_ms) noexcept nogil:
 
 # ---------------------------------------------------------------- out
 
-cdef inline uint32_t health_count_down(const lb_t *lb, uint32_t now_ms) noexcept nogil:
-    """How many endpoints are left out just now."""
+cdef inline uint32_t health_count_out(const lb_t *lb) noexcept nogil:
+    """How many endpoints are left out, half-open ones among them: until its probe one is not back."""
     cdef uint32_t i, count = 0
     for i in range(lb.n):
-        count += lb_condition_of(fm_load_relaxed_u64(&lb.slots[i].health), now_ms) == LB_DOWN
+        count += <uint32_t> fm_load_relaxed_u64(&lb.slots[i].health) != 0
     return count
 
 
-cdef inline bint health_may_eject(const lb_t *lb, uint32_t most_permille, uint32_t now_ms) noexcept nogil:
+cdef inline bint health_may_eject(const lb_t *lb, uint32_t most_permille) noexcept nogil:
     """Whether one more endpoint may be left out for its answers: so large a share of all, rounded up, and never all."""
     cdef uint32_t most = <uint32_t> ((<uint64_t> lb.n * most_permille + 999) // 1000)
     if most + 1 > lb.n:
         most = lb.n - 1 if lb.n else 0
-    return most != 0 and health_count_down(lb, now_ms) < most
+    return most != 0 and health_count_out(lb) < most
 
 
 cdef inline bint health_eject(slot_t *slot, uint32_t base_ms, uint32_t max_ms, uint32_t now_ms, uint32_t reason, bint probed) noexcept nogil:
@@ -144,9 +143,16 @@ cdef inline bint health_bad(slot_t *slot, const service_t *service, uint32_t now
     many = service.eject_5xx != 0 and fm_add_relaxed_u32(&slot.bad_5xx, 1) + 1 >= service.eject_5xx
     if gateway and service.eject_gateway != 0:
         many |= fm_add_relaxed_u32(&slot.bad_gateway, 1) + 1 >= service.eject_gateway
-    if not many or not health_may_eject(service.lb, service.eject_most, now_ms):
+    if not many or not health_may_eject(service.lb, service.eject_most):
         return False
     return health_eject(slot, service.eject_base_ms, service.eject_max_ms, now_ms, reason, False)
+
+
+cdef inline bint health_slow(slot_t *slot, const service_t *service, uint32_t now_ms, bint probed) noexcept nogil:
+    """Clients give up on it, and on no other. True: the endpoint is left out now and was not before."""
+    if not probed and not health_may_eject(service.lb, service.eject_most):
+        return False
+    return health_eject(slot, service.eject_base_ms, service.eject_max_ms, now_ms, REASON_SLOW, probed)
 
 
 # ---------------------------------------------------------------- and back

@@ -149,6 +149,8 @@ ctypedef struct service_stats_t:
     lb_state_t lb_state  # owner worker only
     service_t *adopted  # holds a reference: the block that lb_state follows
     uint64_t typical_us  # until the head of a response; owner worker only
+    uint32_t slow_slot  # the endpoint that clients gave up on last, and how often in a row; owner worker only
+    uint32_t slow_streak
     # exchanges (xchg_t) that wait, oldest first; owner worker only
     void *queue_first  # for a request in flight to end
     void *queue_last
@@ -165,6 +167,7 @@ ctypedef struct service_stats_t:
     uint64_t in_flight
     uint64_t retrying
     uint64_t queued
+    uint64_t queue_since_us  # of the oldest in the queue; 0: it is empty
     uint64_t connections
 
 ctypedef struct listener_stats_t:

@@ -7,12 +7,13 @@ from fastmesh._native.net.snap_t cimport service_t
 from fastmesh._native.net.stats cimport service_stats
 from fastmesh._native.net.worker_t cimport service_stats_t, worker_t
 from fastmesh._native.proxy.answer cimport exchange_client_timer, exchange_fail
-from fastmesh._native.proxy.attempt cimport attempt_go
+from fastmesh._native.proxy.attempt cimport attempt_go, waiting_queue
 from fastmesh._native.proxy.exchange cimport exchange_renew_service
 from fastmesh._native.proxy.exchange_t cimport WAIT_BACKOFF, WAIT_QUEUE, xchg_t
 from fastmesh._native.proxy.pick cimport attempt_admit, attempt_pick, attempt_release_probe
-from fastmesh._native.proxy.waiting cimport budget_take, service_usage, waiting_join, waiting_leave
+from fastmesh._native.proxy.waiting cimport budget_take, queue_next_worker, service_usage, waiting_leave
 from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_unlikely
+from fastmesh._native.sys.os cimport eventfd_write
 
 
 # ---------------------------------------------------------------- the queue
@@ -21,15 +22,14 @@ cdef inline bint attempt_must_wait(worker_t *w, xchg_t *x) noexcept nogil:
     """True: the limits have no room; the exchange waits in the queue, or was refused and is over."""
     cdef service_t *service = x.service
     cdef service_stats_t *stats = x.service_stats
-    cdef int32_t error = FM_E_TOO_MANY_REQUESTS if stats.queue_first != NULL else attempt_admit(w, x)
+    cdef int32_t error = FM_E_TOO_MANY_REQUESTS
+    if queue_next_worker(w, service.index) == NULL:  # else those who wait are first
+        error = attempt_admit(w, x)
     if error == 0:
         return False
     attempt_release_probe(w, x)
-    if service_usage(w, service.index).queued < service.limit_queue:
-        x.wait_error = FM_E_QUEUE_TIMEOUT
-        waiting_join(w, x, WAIT_QUEUE, w.now_ms + service.queue_ms)
-        exchange_client_timer(w, x)
-    else:
+    x.wait_error = FM_E_QUEUE_TIMEOUT
+    if not waiting_queue(w, x):
         fm_bump_u64(&stats.limited, 1)
         exchange_fail(w, x, error)
     return True
@@ -53,11 +53,39 @@ cdef inline void waiting_over(worker_t *w, xchg_t *x) noexcept nogil:
 
 cdef inline void waiting_go(worker_t *w, xchg_t *x) noexcept nogil:
     """The waiting was not in vain: where to is chosen anew, for much may have changed."""
+    exchange_renew_service(w, x)
     if attempt_pick(w, x) != 0:
-        exchange_fail(w, x, x.wait_error if x.attempts else FM_E_NO_ENDPOINT)
+        exchange_fail(w, x, x.wait_error)
+        return
+    if x.service.limited and attempt_admit(w, x) != 0:
+        if not waiting_queue(w, x):
+            exchange_fail(w, x, x.wait_error)
         return
     exchange_client_timer(w, x)
+    attempt_go(w, x, True)
+
+
+cdef inline bint waiting_start_first(worker_t *w, service_stats_t *stats) noexcept nogil:
+    """Starts the first of the queue; False: there is no room, or somebody waits for longer on another worker."""
+    cdef xchg_t *x = <xchg_t *> stats.queue_first
+    cdef worker_t *next_worker
+    exchange_renew_service(w, x)
+    if service_usage(w, x.service.index).in_flight >= x.service.limit_requests:
+        return False
+    next_worker = queue_next_worker(w, x.service.index)
+    if next_worker != NULL and next_worker != w:
+        eventfd_write(next_worker.event_fd, 1)
+        return False
+    if attempt_pick(w, x) != 0:
+        waiting_leave(x)
+        exchange_fail(w, x, FM_E_NO_ENDPOINT)
+        return True
+    if attempt_admit(w, x) != 0:
+        return False
+    waiting_leave(x)
+    exchange_client_timer(w, x)
     attempt_go(w, x, x.attempts != 0)
+    return True
 
 
 cdef inline void waiting_run_service(worker_t *w, service_stats_t *stats) noexcept nogil:
@@ -72,21 +100,8 @@ cdef inline void waiting_run_service(worker_t *w, service_stats_t *stats) noexce
         waiting_leave(x)
         fm_bump_u64(&stats.retries, 1)
         waiting_go(w, x)
-    while stats.queue_first != NULL and budget:
-        x = <xchg_t *> stats.queue_first
+    while stats.queue_first != NULL and budget and waiting_start_first(w, stats):
         budget -= 1
-        exchange_renew_service(w, x)
-        if service_usage(w, x.service.index).in_flight >= x.service.limit_requests:
-            break
-        if attempt_pick(w, x) != 0:
-            waiting_leave(x)
-            exchange_fail(w, x, FM_E_NO_ENDPOINT)
-            continue
-        if attempt_admit(w, x) != 0:
-            break
-        waiting_leave(x)
-        exchange_client_timer(w, x)
-        attempt_go(w, x, False)
 
 
 cdef inline void waiting_run(worker_t *w) noexcept nogil:

@@ -5,7 +5,7 @@ whole in its buffer, and nothing of an answer has gone to the client: after what
 that was not tried while there is one, and within the budget. The first retry to another endpoint goes at once; later ones
 back off exponentially with full jitter. A retry opens a fresh connection.
 """
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 from fastmesh._native.base.errors cimport (
     FM_E_CONNECT_REFUSED,
@@ -20,8 +20,11 @@ from fastmesh._native.base.hash cimport rng_below
 from fastmesh._native.base.limits cimport (
     BACKOFF_FIRST_MS,
     BACKOFF_MAX_MS,
+    POOLED_GRACE_MS,
     REPLAY_BYTES,
+    RETRY_WAIT_MOST_MS,
     RETRY_WAIT_MS,
+    RETRY_WAIT_TIMES,
     TRIED_MAX,
 )
 from fastmesh._native.base.slab cimport pend_append, pend_clear, pend_len
@@ -40,8 +43,8 @@ from fastmesh._native.net.worker_t cimport (
     worker_t,
 )
 from fastmesh._native.proxy.answer cimport exchange_client_timer, exchange_close_up, exchange_fail
-from fastmesh._native.proxy.exchange cimport exchange_count_in
-from fastmesh._native.proxy.exchange_t cimport WAIT_BACKOFF, WAIT_BUDGET, xchg_t
+from fastmesh._native.proxy.exchange cimport exchange_count_in, exchange_renew_service
+from fastmesh._native.proxy.exchange_t cimport WAIT_BACKOFF, WAIT_BUDGET, WAIT_QUEUE, xchg_t
 from fastmesh._native.proxy.pick cimport (
     attempt_admit,
     attempt_is_usable,
@@ -49,11 +52,10 @@ from fastmesh._native.proxy.pick cimport (
     attempt_release_probe,
     attempt_set_patience,
     attempt_was_tried,
-    endpoint_is_full,
 )
 from fastmesh._native.proxy.proxy_header cimport proxy_header_prepend
 from fastmesh._native.proxy.verdict cimport attempt_blame
-from fastmesh._native.proxy.waiting cimport budget_take, waiting_join
+from fastmesh._native.proxy.waiting cimport budget_take, service_usage, waiting_join
 from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_likely, fm_unlikely
 
 cdef enum again_t:
@@ -84,7 +86,7 @@ cdef inline bint request_append(worker_t *w, xchg_t *x, const uint8_t *data, uin
         if size:
             x.whole = 0  # bytes that are dropped could not be sent again
         return True
-    if x.whole and pend_len(&x.request) + size > REPLAY_BYTES:
+    if x.whole and x.sent and pend_len(&x.request) + size > REPLAY_BYTES:  # until then nothing has to be dropped
         request_rule_out_replay(w, x)
     return pend_append(&w.bufs, &x.request, data, size)
 
@@ -196,11 +198,12 @@ cdef inline bint attempt_retries_left(const xchg_t *x) noexcept nogil:
 
 
 cdef inline bint attempt_is_retried(worker_t *w, xchg_t *x, int32_t error, bint was_pooled) noexcept nogil:
-    """Whether the rules of the service want another attempt after this error. A pooled connection that the endpoint
-    closed meanwhile is replaced once whatever they say."""
+    """Whether the rules of the service want another attempt after this error. A pooled connection that ends at once, as
+    one does that was closed while it was idle, is replaced once whatever they say, and whatever the budget."""
     if not fm_error_info[error].retryable or not attempt_may_repeat(w, x):
         return False
-    if was_pooled and not x.repaired and (error == FM_E_UPSTREAM_RESET or error == FM_E_UPSTREAM_CLOSED):
+    if was_pooled and not x.repaired and (error == FM_E_UPSTREAM_RESET or error == FM_E_UPSTREAM_CLOSED) \
+            and w.now_us - x.attempt_us < POOLED_GRACE_MS * 1000:
         x.repaired = 1
         return True
     if not attempt_retries_left(x):
@@ -212,31 +215,47 @@ cdef inline bint attempt_is_retried(worker_t *w, xchg_t *x, int32_t error, bint 
     return x.service.retry_on & RETRY_ON_RESET
 
 
+cdef inline uint64_t attempt_budget_wait_ms(const xchg_t *x) noexcept nogil:
+    """Long enough for those who have the budget to get their answers."""
+    cdef uint64_t wait_ms = RETRY_WAIT_MS + RETRY_WAIT_TIMES * x.service_stats.typical_us // 1000
+    return min(wait_ms, <uint64_t> RETRY_WAIT_MOST_MS)
+
+
+cdef inline bint waiting_queue(worker_t *w, xchg_t *x) noexcept nogil:
+    """The limits have no room: the exchange joins the queue of its service, if that has."""
+    if service_usage(w, x.service.index).queued >= x.service.limit_queue:
+        return False
+    waiting_join(w, x, WAIT_QUEUE, w.now_ms + x.service.queue_ms)
+    exchange_client_timer(w, x)
+    return True
+
+
 cdef inline int32_t attempt_prepare(worker_t *w, xchg_t *x, int32_t error, bint replace) noexcept nogil:
     """Chooses where the next attempt goes, and when: AGAIN_NOW, AGAIN_LATER (it waits) or AGAIN_NEVER. ``replace``: it only
     replaces a broken pooled connection."""
     cdef uint32_t span_ms, delay_ms = 0
     cdef uint32_t retries = x.attempts - 1 - x.repaired
     cdef bint tried
+    exchange_renew_service(w, x)
     if attempt_pick(w, x) != 0:
-        return AGAIN_NEVER
-    if x.service.limited and attempt_admit(w, x) != 0:
         return AGAIN_NEVER
     tried = attempt_was_tried(x)
     x.sent = 0
     x.sent_any = 0
     x.write_broken = 0
     x.wait_error = <uint8_t> error
-    if not budget_take(w, x):
+    if not replace and not budget_take(w, x):
         # Worth a moment only while there is somebody to ask; when all fail, more load helps nobody
         if tried or not attempt_is_usable(w, x):
             attempt_release_probe(w, x)
             fm_bump_u64(&x.service_stats.retries_refused, 1)
             return AGAIN_NEVER
         attempt_release_probe(w, x)
-        waiting_join(w, x, WAIT_BUDGET, w.now_ms + RETRY_WAIT_MS)
+        waiting_join(w, x, WAIT_BUDGET, w.now_ms + attempt_budget_wait_ms(x))
         exchange_client_timer(w, x)
         return AGAIN_LATER
+    if x.service.limited and attempt_admit(w, x) != 0:
+        return AGAIN_LATER if waiting_queue(w, x) else AGAIN_NEVER
     if not replace and (tried or retries or not attempt_is_usable(w, x)):
         span_ms = BACKOFF_FIRST_MS << retries if retries < 4 else BACKOFF_MAX_MS
         delay_ms = rng_below(&w.rng, min(span_ms, <uint32_t> BACKOFF_MAX_MS) + 1)
@@ -249,13 +268,20 @@ cdef inline int32_t attempt_prepare(worker_t *w, xchg_t *x, int32_t error, bint 
     return AGAIN_LATER
 
 
+cdef inline uint32_t attempt_connect_ms(const xchg_t *x) noexcept nogil:
+    """A probe, and an attempt with a time of its own, need not wait longer for the connection than for the answer."""
+    if x.try_ms != x.response_ms and (x.service.connect_ms == 0 or x.try_ms < x.service.connect_ms):
+        return x.try_ms
+    return x.service.connect_ms
+
+
 cdef inline void attempt_go(worker_t *w, xchg_t *x, bint fresh) noexcept nogil:
     """Makes the attempt on ``x.endpoint``. The exchange may be over when this returns."""
     cdef int32_t error = attempt_lease(w, x, fresh)
     if fm_unlikely(error != 0):
         attempt_failed(w, x, error)
     elif x.up.state == U_CONNECTING:
-        conn_timer(w, x.up, x.service.connect_ms)
+        conn_timer(w, x.up, attempt_connect_ms(x))
     else:
         attempt_send(w, x)
         if not x.request_complete and x.client.flags & F_READABLE:
@@ -284,7 +310,7 @@ cdef inline void attempt_failed(worker_t *w, xchg_t *x, int32_t error) noexcept 
             return
         error = attempt_lease(w, x, True)
         if error == 0:
-            conn_timer(w, x.up, x.service.connect_ms)
+            conn_timer(w, x.up, attempt_connect_ms(x))
             return
         was_pooled = False
 
@@ -300,8 +326,9 @@ cdef inline bint attempt_retry_status(worker_t *w, xchg_t *x, uint32_t status) n
         return False
     if not attempt_may_repeat(w, x) or not x.request_complete or not attempt_retries_left(x):
         return False
+    exchange_renew_service(w, x)
     if attempt_pick(w, x) != 0 or attempt_was_tried(x) or not attempt_is_usable(w, x) \
-            or (service.limited and endpoint_is_full(w, x, x.endpoint.slot)) or not budget_take(w, x):
+            or (x.service.limited and attempt_admit(w, x) != 0) or not budget_take(w, x):
         attempt_release_probe(w, x)
         x.endpoint = answered
         x.probing = probing

@@ -33,9 +33,9 @@ from fastmesh._native.proxy.access_t cimport (
     ACCESS_USER_AGENT,
     access_t,
 )
-from fastmesh._native.proxy.exchange_t cimport xchg_t
+from fastmesh._native.proxy.exchange_t cimport COUNTED, COUNTED_AT_ENDPOINT, COUNTED_NOWHERE, xchg_t
 from fastmesh._native.proxy.waiting cimport budget_give_back, waiting_leave
-from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_load_relaxed_u32, fm_store_release_u64
+from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_load_relaxed_u32, fm_store_release_u64, fm_unlikely
 from fastmesh._native.sys.os cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from fastmesh._native.sys.slowdown cimport fm_slow_down
 
@@ -113,6 +113,9 @@ cdef inline void exchange_outlive_blocks(worker_t *w, xchg_t *x) noexcept nogil:
     by at its end stay taken; for all other exchanges the blocks see to that."""
     exchange_count_tunnel(x, 1)
     budget_give_back(x)
+    if x.counted == COUNTED:  # what the limits and the budget of retries count are requests
+        fm_bump_u64(&x.service_stats.in_flight, <uint64_t> -1)
+        x.counted = COUNTED_AT_ENDPOINT
     x.outlives = 1
     exchange_drop_blocks(w, x)
 
@@ -121,7 +124,7 @@ cdef inline void exchange_count_in(worker_t *w, xchg_t *x) noexcept nogil:
     """The attempt counts as in flight, at its endpoint and at its service, until it is detached."""
     flight_begin(w, x.endpoint)
     fm_bump_u64(&x.service_stats.in_flight, 1)
-    x.counted = 1
+    x.counted = COUNTED
 
 
 cdef inline void exchange_log_endpoint(xchg_t *x) noexcept nogil:
@@ -140,12 +143,16 @@ cdef inline void exchange_detach_up(worker_t *w, xchg_t *x) noexcept nogil:
         x.up.exchange = NULL
         x.up.peer = NULL
         x.up = NULL
+    if fm_unlikely(x.probing):  # it says nothing about the endpoint: another request may be the probe
+        x.probing = 0
+        health_probe_release(x.endpoint.slot, <uint32_t> w.now_ms, x.half_open_ms)
     if x.counted:
-        x.counted = 0
         if x.log != NULL:
             exchange_log_endpoint(x)
+        if x.counted == COUNTED:
+            fm_bump_u64(&x.service_stats.in_flight, <uint64_t> -1)
+        x.counted = COUNTED_NOWHERE
         flight_end(w, x.endpoint)
-        fm_bump_u64(&x.service_stats.in_flight, <uint64_t> -1)
 
 
 # ---------------------------------------------------------------- access records
@@ -251,8 +258,6 @@ cdef inline void exchange_end(worker_t *w, xchg_t *x) noexcept nogil:
     cdef uint64_t duration
     cdef uint64_t now = clock_us()
     duration = now - x.start_us
-    if x.probing and x.attempts == 0:  # it ended before it could be the probe
-        health_probe_release(x.endpoint.slot, <uint32_t> w.now_ms, x.half_open_ms)
     exchange_detach_up(w, x)
     if x.waits:
         waiting_leave(x)

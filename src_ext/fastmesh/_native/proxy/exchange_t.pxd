@@ -20,6 +20,11 @@ cdef enum wait_t:
     WAIT_BUDGET = 2
     WAIT_QUEUE = 3
 
+cdef enum counted_t:
+    COUNTED_NOWHERE = 0
+    COUNTED_AT_ENDPOINT = 1  # a tunnel: a request no more
+    COUNTED = 2  # at its service as well
+
 ctypedef struct xchg_t
 
 ctypedef struct xchg_t:
@@ -38,16 +43,18 @@ ctypedef struct xchg_t:
     uint8_t has_key
     uint8_t tried_count
     uint8_t attempts
-    uint8_t counted  # the current attempt is counted in the endpoint's in-flight number
+    uint8_t counted  # COUNTED_…: where the current attempt is counted as in flight
     uint8_t retrying  # counted in the retries in flight
     uint8_t repaired  # a pooled connection that broke was replaced, which is no retry
     uint8_t probing  # the current attempt finds out whether a half-open endpoint is back
     uint32_t half_open_ms  # since when it is, of the endpoint that is probed
+    uint8_t good_head  # the endpoint's answer is a good one if it gets whole
     uint8_t gave_up  # the client did, while the endpoint was slow
     # waiting between two attempts, or for the first
     uint8_t waits  # WAIT_…
     uint8_t wait_error  # what the client gets if it is in vain
     uint64_t wait_until_ms
+    uint64_t queued_us
     xchg_t *wait_next
     xchg_t *wait_prev
     # request

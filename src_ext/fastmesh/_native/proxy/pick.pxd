@@ -1,7 +1,7 @@
 """Which endpoint an attempt goes to: the policy's choice, probes of half-open endpoints, the limits of the service.
 
-The limits count over all workers without a lock: two workers that begin a request at the same moment can overshoot by one, and
-each worker may always have one connection. Owner worker only.
+The limits count over all workers without a lock: two workers that begin a request at the same moment can overshoot by one.
+Connections that are idle on other workers are not counted. Owner worker only.
 """
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
@@ -35,7 +35,7 @@ from fastmesh._native.net.snap_t cimport UNLIMITED, block_drop, block_take, serv
 from fastmesh._native.net.stats cimport endpoint_of, service_stats
 from fastmesh._native.net.table cimport table_get
 from fastmesh._native.net.worker_t cimport conn_t, endpoint_t, service_stats_t, worker_t
-from fastmesh._native.proxy.exchange_t cimport xchg_t
+from fastmesh._native.proxy.exchange_t cimport COUNTED, xchg_t
 from fastmesh._native.proxy.waiting cimport service_usage, usage_t
 from fastmesh._native.sys.atomics cimport (
     fm_likely,
@@ -186,6 +186,11 @@ cdef inline void attempt_set_patience(worker_t *w, xchg_t *x) noexcept nogil:
 
 # ---------------------------------------------------------------- limits
 
+cdef inline bint attempt_reuses(const xchg_t *x) noexcept nogil:
+    """Whether the attempt takes an idle connection where there is one."""
+    return x.attempts == 0 and not x.tunnel and not x.service.send_proxy
+
+
 cdef inline bint endpoint_is_full(worker_t *w, const xchg_t *x, slot_t *slot) noexcept nogil:
     """Whether the service's limits for one endpoint are reached."""
     cdef service_t *service = x.service
@@ -198,12 +203,14 @@ cdef inline bint endpoint_is_full(worker_t *w, const xchg_t *x, slot_t *slot) no
     if service.limit_endpoint_connections == UNLIMITED:
         return False
     ep = <endpoint_t *> table_get(&w.endpoints, slot.index)
-    if ep == NULL or ep.generation != slot.generation or ep.connections == 0 or ep.idle:
-        return False  # a worker may always have one: others' idle connections are no use to it
+    if ep != NULL and ep.generation == slot.generation and ep.idle and attempt_reuses(x):
+        return False
     for i in range(w.shared.workers):
         ep = <endpoint_t *> table_get(&w.shared.all[i].endpoints, slot.index)
         if ep != NULL and fm_load_acquire_u32(&ep.generation) == slot.generation:
             connections += fm_load_relaxed_u32(&ep.connections)
+            if i != w.index:
+                connections -= fm_load_relaxed_u32(&ep.idle)  # of no use to this worker, and may go any time
     return connections >= service.limit_endpoint_connections
 
 
@@ -233,6 +240,19 @@ cdef inline bint attempt_pick_not_full(worker_t *w, xchg_t *x) noexcept nogil:
     return False
 
 
+cdef inline uint64_t idle_elsewhere(worker_t *w, const service_t *service) noexcept nogil:
+    """Idle connections of the service on other workers."""
+    cdef uint64_t idle = 0
+    cdef endpoint_t *ep
+    cdef uint32_t i, k
+    for i in range(w.shared.workers):
+        for k in range(service.lb.n if i != w.index else 0):
+            ep = <endpoint_t *> table_get(&w.shared.all[i].endpoints, service.lb.slots[k].index)
+            if ep != NULL:
+                idle += fm_load_relaxed_u32(&ep.idle)
+    return idle
+
+
 cdef inline bint pool_close_oldest(worker_t *w, const service_t *service) noexcept nogil:
     """Makes room for a connection: closes the one of the service that has been idle for longest on this worker."""
     cdef conn_t *oldest = NULL
@@ -252,12 +272,15 @@ cdef inline bint pool_close_oldest(worker_t *w, const service_t *service) noexce
 cdef inline int32_t limits_refuse(worker_t *w, xchg_t *x) noexcept nogil:
     cdef service_t *service = x.service
     cdef usage_t usage = service_usage(w, service.index)
-    if not x.tunnel and service.limit_requests != UNLIMITED and usage.in_flight >= service.limit_requests:
+    # A request that is sent again because of its answer is counted still
+    if not x.tunnel and service.limit_requests != UNLIMITED \
+            and usage.in_flight >= <uint64_t> service.limit_requests + (x.counted == COUNTED):
         return FM_E_TOO_MANY_REQUESTS
     if endpoint_is_full(w, x, x.endpoint.slot) and not attempt_pick_not_full(w, x):
         return FM_E_TOO_MANY_REQUESTS
     if service.limit_connections != UNLIMITED and usage.connections >= service.limit_connections \
-            and (x.endpoint.idle == 0 or x.tunnel) and fm_load_relaxed_u64(&x.service_stats.connections) != 0 \
+            and not (x.endpoint.idle and attempt_reuses(x)) \
+            and usage.connections - idle_elsewhere(w, service) >= service.limit_connections \
             and not pool_close_oldest(w, service):
         return FM_E_TOO_MANY_CONNECTIONS
     return 0

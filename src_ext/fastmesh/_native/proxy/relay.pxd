@@ -36,7 +36,6 @@ from fastmesh._native.net.conn cimport (
     conn_timer,
     conn_unsent,
 )
-from fastmesh._native.net.health cimport health_good
 from fastmesh._native.net.pool cimport (
     connect_error,
     upstream_close,
@@ -78,7 +77,7 @@ from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.proxy.pick cimport attempt_admit, attempt_pick, attempt_was_tried
 from fastmesh._native.proxy.proxy_header cimport proxy_header_prepend
 from fastmesh._native.proxy.targets cimport action_target
-from fastmesh._native.proxy.verdict cimport attempt_blame
+from fastmesh._native.proxy.verdict cimport attempt_blame, attempt_is_good
 from fastmesh._native.sys.atomics cimport fm_bump_u64
 from fastmesh._native.sys.os cimport SO_ERROR, SOL_SOCKET, getsockopt, socklen_t
 
@@ -284,7 +283,8 @@ cdef inline bint relay_retry(worker_t *w, xchg_t *x, int32_t error) noexcept nog
     if u != NULL:
         upstream_close(w, u)
     if x.service.retry_on & RETRY_ON_CONNECT and attempt_retries_left(x) and fm_error_info[error].retryable \
-            and attempt_pick(w, x) == 0 and not attempt_was_tried(x):
+            and attempt_pick(w, x) == 0 and not attempt_was_tried(x) \
+            and (not x.service.limited or attempt_admit(w, x) == 0):
         fm_bump_u64(&x.service_stats.retries, 1)
         return True
     relay_end(w, x, error)
@@ -307,8 +307,7 @@ cdef inline void relay_connecting(worker_t *w, xchg_t *x, conn_t *c, bint writab
         return
     if not writable:
         return
-    if health_good(u.endpoint.slot, x.service.slow_start_ms, <uint32_t> w.now_ms, <uint32_t> (x.attempt_us // 1000)):
-        fm_bump_u64(&w.health_changes, 1)
+    attempt_is_good(w, x)
     u.state = R_OPEN
     conn_timer(w, u, 0)
     conn_timer(w, x.client, x.tunnel_idle_ms)

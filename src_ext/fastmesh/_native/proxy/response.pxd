@@ -68,8 +68,9 @@ from fastmesh._native.proxy.attempt cimport (
 from fastmesh._native.proxy.exchange cimport exchange_detach_up, exchange_upstream_done, slice_of
 from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.proxy.relay cimport tunnel_begin
-from fastmesh._native.proxy.verdict cimport attempt_answered
-from fastmesh._native.sys.atomics cimport fm_likely, fm_unlikely
+from fastmesh._native.proxy.verdict cimport attempt_answered, attempt_blame, attempt_completed
+from fastmesh._native.proxy.waiting cimport budget_give_back
+from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_likely, fm_unlikely
 from fastmesh._native.sys.os cimport SO_ERROR, SOL_SOCKET, getsockopt, socklen_t
 
 cdef enum:
@@ -90,6 +91,7 @@ cdef inline void response_end(worker_t *w, xchg_t *x, bint stray) noexcept nogil
         x.response_keep and not stray and x.request_complete and request_unsent(x) == 0 and not x.write_broken
         and not u.flags & (F_READABLE | F_RDHUP | F_ERROR | F_EOF) and not x.service.send_proxy
     )
+    attempt_completed(w, x)
     exchange_upstream_done(x)
     exchange_detach_up(w, x)
     if fm_likely(keep):
@@ -98,6 +100,12 @@ cdef inline void response_end(worker_t *w, xchg_t *x, bint stray) noexcept nogil
     else:
         upstream_close(w, u)
     exchange_finish(w, x)
+
+
+cdef inline void response_blame(worker_t *w, xchg_t *x, int32_t error) noexcept nogil:
+    """The response broke off after its head."""
+    fm_bump_u64(&x.endpoint.failures, 1)
+    attempt_blame(w, x, error, False)
 
 
 cdef inline bint response_send(worker_t *w, xchg_t *x, const uint8_t *data, uint32_t size) noexcept nogil:
@@ -143,6 +151,7 @@ cdef inline int32_t response_feed_chunked(worker_t *w, xchg_t *x, uint8_t *data,
     cdef bint done
     if taken < 0:
         x.head_done = head_len == 0  # a head that was not sent yet makes room for an honest 502
+        response_blame(w, x, FM_E_UPSTREAM_MALFORMED)
         exchange_fail(w, x, FM_E_UPSTREAM_MALFORMED)
         return FEED_OVER
     done = x.response_chunk.done
@@ -242,6 +251,7 @@ cdef inline int32_t response_begin(worker_t *w, xchg_t *x, uint8_t *data, uint32
     attempt_answered(w, x, resp.status)
     if fm_unlikely(resp.status >= 400) and attempt_retry_status(w, x, resp.status):
         return FEED_OVER
+    budget_give_back(x)  # nothing is sent again from here on
     if not response_frame(w, x, resp, &reply):
         exchange_fail(w, x, FM_E_NO_MEMORY)
         return FEED_OVER
@@ -298,6 +308,7 @@ cdef inline int32_t response_switch(worker_t *w, xchg_t *x, uint8_t *data, uint3
     reply.trailers = 0
     reply.date = slice_of(NULL, 0)
     attempt_answered(w, x, 101)
+    attempt_completed(w, x)
     x.status = 101
     length = h1_emit_response(&w.response, &reply, w.out, OUT_BYTES - SCRATCH_BYTES)
     if length < 0:
@@ -375,12 +386,14 @@ cdef inline void response_eof(worker_t *w, xchg_t *x) noexcept nogil:
             return
         response_end(w, x, False)
     else:
+        response_blame(w, x, FM_E_UPSTREAM_CLOSED)
         exchange_truncate(w, x, FM_E_UPSTREAM_CLOSED)
 
 
 cdef inline void response_broken(worker_t *w, xchg_t *x) noexcept nogil:
     """The endpoint's connection was reset."""
     if x.head_done:
+        response_blame(w, x, FM_E_UPSTREAM_RESET)
         exchange_truncate(w, x, FM_E_UPSTREAM_RESET)
     else:
         attempt_failed(w, x, FM_E_UPSTREAM_RESET)

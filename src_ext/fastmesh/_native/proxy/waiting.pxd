@@ -10,7 +10,7 @@ from fastmesh._native.net.snap_t cimport UNLIMITED, service_t
 from fastmesh._native.net.table cimport table_get
 from fastmesh._native.net.worker_t cimport service_stats_t, worker_t
 from fastmesh._native.proxy.exchange_t cimport WAIT_BUDGET, WAIT_NONE, WAIT_QUEUE, xchg_t
-from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_load_relaxed_u64
+from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_load_relaxed_u64, fm_store_relaxed_u64
 
 ctypedef struct usage_t:
     # Of a service, over all workers; each worker's numbers are of a moment, so that a limit can be overshot by what
@@ -51,6 +51,9 @@ cdef inline void waiting_join(worker_t *w, xchg_t *x, uint8_t kind, uint64_t unt
         last = &stats.budget_last
     else:
         fm_bump_u64(&stats.queued, 1)
+        x.queued_us = w.now_us
+        if stats.queue_first == NULL:
+            fm_store_relaxed_u64(&stats.queue_since_us, x.queued_us)
     x.wait_next = NULL
     x.wait_prev = <xchg_t *> last[0]
     if x.wait_prev != NULL:
@@ -85,6 +88,24 @@ cdef inline void waiting_leave(xchg_t *x) noexcept nogil:
         x.wait_next.wait_prev = x.wait_prev
     else:
         last[0] = x.wait_prev
+    if kind == WAIT_QUEUE:
+        x = <xchg_t *> stats.queue_first
+        fm_store_relaxed_u64(&stats.queue_since_us, x.queued_us if x != NULL else 0)
+
+
+cdef inline worker_t *queue_next_worker(worker_t *w, uint32_t service_index) noexcept nogil:
+    """The worker with the request that has waited for longest in the service's queue, or NULL."""
+    cdef worker_t *found = NULL
+    cdef service_stats_t *stats
+    cdef uint64_t since_us, oldest_us = 0
+    cdef uint32_t i
+    for i in range(w.shared.workers):
+        stats = <service_stats_t *> table_get(&w.shared.all[i].services, service_index)
+        since_us = fm_load_relaxed_u64(&stats.queue_since_us) if stats != NULL else 0
+        if since_us and (found == NULL or since_us < oldest_us):
+            found = w.shared.all[i]
+            oldest_us = since_us
+    return found
 
 
 # ---------------------------------------------------------------- the budget of retries

@@ -24,6 +24,7 @@ cdef extern from "<sys/epoll.h>" nogil:
 cdef extern from "<sys/eventfd.h>" nogil:
     enum: EFD_NONBLOCK, EFD_CLOEXEC
     int eventfd(unsigned int initial, int flags)
+    int eventfd_write(int fd, uint64_t value)
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef uint32_t socklen_t
