@@ -146,16 +146,15 @@ class Checker:
 
     async def prepare(self, config: Config, resolved: Resolved) -> dict[Key, bool]:
         """Checks each endpoint that is not known yet once, before ``config`` is put in force; says of each
-        whether it may be used. Waits for the longest time-out at most, or, with more endpoints than can be
-        checked at once, for `MOST_SECONDS`: what is not known by then has no verdict."""
+        whether it may be used. Waits for the longest time-out, and `MOST_SECONDS` at most: what is not known by
+        then has no verdict, and is not used before it has one."""
         self._prepared = {}
         plan = targets(config, resolved)
         healths = {name: _health_of(config, name) for name in plan}
         unknown = self._unknown(plan)
         if unknown:
             patience = max(healths[name].timeout for (name, _), _ in unknown) + GRACE_SECONDS
-            if len(unknown) > self._parallel:
-                patience = min(patience, MOST_SECONDS)
+            patience = min(patience, MOST_SECONDS)
             with trio.move_on_after(patience):
                 async with trio.open_nursery() as nursery:
                     for key, address in unknown:
