@@ -146,8 +146,8 @@ class Checker:
 
     async def prepare(self, config: Config, resolved: Resolved) -> dict[Key, bool]:
         """Checks each endpoint that is not known yet once, before ``config`` is put in force; says of each
-        whether it may be used. Waits for the longest time-out, and `MOST_SECONDS` at most: what is not known by
-        then has no verdict, and is not used before it has one."""
+        whether it may be used. Waits for the longest time-out, and `MOST_SECONDS` at most: what is not known
+        by then has no verdict, and is not used before it has one."""
         self._prepared = {}
         plan = targets(config, resolved)
         healths = {name: _health_of(config, name) for name in plan}

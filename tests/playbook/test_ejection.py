@@ -376,7 +376,8 @@ def test_giving_up_on_all_endpoints_alike_leaves_none_out(set_stage: SetStage) -
 
 
 def test_giving_up_soon_is_no_wonder_when_it_always_takes_long(set_stage: SetStage) -> None:
-    stage = set_stage(rules=NO_RETRIES)
+    stage = set_stage(origins=2, rules=NO_RETRIES)
+    stage.worker.mark_slot(1, UNHEALTHY)
     client = stage.client()
     upstream = None
     while stage.use()["typical_us"] < 30_000 if upstream else True:
@@ -386,12 +387,16 @@ def test_giving_up_soon_is_no_wonder_when_it_always_takes_long(set_stage: SetSta
         passed(stage, 0.06)
         upstream.send(OK)
         client.response()
-    client.send(get())
+    clients = [client, *(stage.client() for _ in range(4))]
+    for client in clients:
+        client.send(get())
     stage.settle()
     passed(stage, 0.12)
-    client.close()
+    stage.worker.mark_slot(1, 0)
+    for client in clients:
+        client.close()
     stage.settle()
-    assert stage.worker.endpoint(0)["bad_gateway"] == 0
+    assert stage.worker.endpoint(0)["ejections"] == 0
 
 
 def test_one_that_half_closes_at_once_has_not_given_up(set_stage: SetStage) -> None:
