@@ -33,7 +33,7 @@ cdef enum:
     PROBE_LATE_MS = 1000  # so long only requests that can be repeated probe; then any
     SLOW_TIMES = 8  # so many times the usual time is slow
     SLOW_LEAST_MS = 100
-    SLOW_STREAK = 4  # clients in a row that give up on one endpoint and no other
+    SLOW_STREAK = 3  # clients in a row that give up on one endpoint and no other
     RAMP_FIRST_SHARE = 26  # of 255: a slow start begins with a tenth
     IDLE_SEEN_LEAST_MS = 1000  # younger idle connections that an endpoint closes say nothing
     IDLE_SEEN_APART_MS = 250

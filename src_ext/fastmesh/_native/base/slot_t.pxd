@@ -25,6 +25,7 @@ ctypedef struct slot_t:
     uint32_t in_flight  # requests over all workers; a plain counter when there is one worker
     uint32_t bad_5xx  # answers of 5xx and failed attempts in a row, over all workers
     uint32_t bad_gateway  # of these, 502 to 504 and attempts without an answer
+    uint32_t given_up  # clients in a row that did not wait for its answer
     uint32_t ejections  # in a row: each is twice as long as the one before
     uint32_t ejected_ms  # when the last one began, in worker-clock milliseconds
     uint32_t ejected_for_ms
@@ -32,7 +33,7 @@ ctypedef struct slot_t:
     uint32_t reason  # of the last one: FM_E_…, or REASON_…
     uint32_t ramp_start_ms  # slow start
     uint32_t ramp_ms
-    uint8_t pad[16]
+    uint8_t pad[12]
     # set once by the control thread before publication
     uint32_t index
     uint32_t generation

@@ -8,7 +8,7 @@ compare-and-swap, and who changed it writes the rest).
 """
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from fastmesh._native.base.limits cimport RAMP_FIRST_SHARE
+from fastmesh._native.base.limits cimport RAMP_FIRST_SHARE, SLOW_STREAK
 from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.lb.lb_t cimport lb_t
 from fastmesh._native.net.snap_t cimport service_t
@@ -119,6 +119,7 @@ cdef inline bint health_eject(slot_t *slot, uint32_t base_ms, uint32_t max_ms, u
     fm_store_relaxed_u32(&slot.reason, reason)
     fm_store_relaxed_u32(&slot.bad_5xx, 0)
     fm_store_relaxed_u32(&slot.bad_gateway, 0)
+    fm_store_relaxed_u32(&slot.given_up, 0)
     fm_add_relaxed_u32(&slot.ejected_total, 1)
     return True
 
@@ -149,9 +150,15 @@ cdef inline bint health_bad(slot_t *slot, const service_t *service, uint32_t now
 
 
 cdef inline bint health_slow(slot_t *slot, const service_t *service, uint32_t now_ms, bint probed) noexcept nogil:
-    """Clients give up on it, and on no other. True: the endpoint is left out now and was not before."""
-    if not probed and not health_may_eject(service.lb, service.eject_most):
-        return False
+    """A client gave up on it. True: the endpoint is left out now and was not before: several did in a row, and on no other
+    endpoint, for then it would be the request that takes long."""
+    cdef uint32_t i
+    if not probed:
+        if fm_add_relaxed_u32(&slot.given_up, 1) + 1 < SLOW_STREAK or not health_may_eject(service.lb, service.eject_most):
+            return False
+        for i in range(service.lb.n):
+            if service.lb.slots[i] != slot and fm_load_relaxed_u32(&service.lb.slots[i].given_up) != 0:
+                return False
     return health_eject(slot, service.eject_base_ms, service.eject_max_ms, now_ms, REASON_SLOW, probed)
 
 
@@ -182,6 +189,8 @@ cdef inline bint health_good(slot_t *slot, uint32_t slow_start_ms, uint32_t now_
         fm_store_relaxed_u32(&slot.bad_5xx, 0)
     if fm_unlikely(fm_load_relaxed_u32(&slot.bad_gateway) != 0):
         fm_store_relaxed_u32(&slot.bad_gateway, 0)
+    if fm_unlikely(fm_load_relaxed_u32(&slot.given_up) != 0):
+        fm_store_relaxed_u32(&slot.given_up, 0)
     word = fm_load_relaxed_u64(&slot.health)
     if <uint32_t> word == 0 or <int32_t> (sent_ms - fm_load_relaxed_u32(&slot.ejected_ms)) < 0:
         return False

@@ -149,8 +149,6 @@ ctypedef struct service_stats_t:
     lb_state_t lb_state  # owner worker only
     service_t *adopted  # holds a reference: the block that lb_state follows
     uint64_t typical_us  # until the head of a response; owner worker only
-    uint32_t slow_slot  # the endpoint that clients gave up on last, and how often in a row; owner worker only
-    uint32_t slow_streak
     # exchanges (xchg_t) that wait, oldest first; owner worker only
     void *queue_first  # for a request in flight to end
     void *queue_last

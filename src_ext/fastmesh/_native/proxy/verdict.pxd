@@ -7,7 +7,7 @@ from fastmesh._native.base.errors cimport (
     FM_E_UPSTREAM_TIMEOUT,
     fm_error_info,
 )
-from fastmesh._native.base.limits cimport POOLED_GRACE_MS, SLOW_LEAST_MS, SLOW_STREAK, SLOW_TIMES
+from fastmesh._native.base.limits cimport POOLED_GRACE_MS, SLOW_LEAST_MS, SLOW_TIMES
 from fastmesh._native.base.slab cimport pend_len
 from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.net.health cimport (
@@ -26,10 +26,7 @@ from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_likely, fm_unlikely
 
 
 cdef inline void attempt_is_good(worker_t *w, xchg_t *x) noexcept nogil:
-    cdef service_stats_t *stats = x.service_stats
     x.probing = 0
-    if fm_unlikely(stats.slow_streak != 0) and stats.slow_slot == x.endpoint.slot.index:
-        stats.slow_streak = 0
     if health_good(x.endpoint.slot, x.service.slow_start_ms, <uint32_t> w.now_ms, <uint32_t> (x.attempt_us // 1000)):
         fm_bump_u64(&w.health_changes, 1)
 
@@ -97,11 +94,6 @@ cdef inline void attempt_given_up(worker_t *w, xchg_t *x) noexcept nogil:
     if stats.typical_us == 0 or waited_us < SLOW_LEAST_MS * 1000 or waited_us < SLOW_TIMES * stats.typical_us:
         return
     x.gave_up = 1
-    stats.slow_streak = stats.slow_streak + 1 if stats.slow_slot == x.endpoint.slot.index else 1
-    stats.slow_slot = x.endpoint.slot.index
-    if not probing and stats.slow_streak < SLOW_STREAK:
-        return
     x.probing = 0
-    stats.slow_streak = 0
     if health_slow(x.endpoint.slot, x.service, <uint32_t> w.now_ms, probing):
         fm_bump_u64(&w.health_changes, 1)
