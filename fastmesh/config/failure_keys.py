@@ -121,7 +121,12 @@ RETRIES: Final = Section(
             example=True,
         ),
     },
-    hints={"off": _NO_RETRIES, "none": _NO_RETRIES, "false": _NO_RETRIES},
+    hints={
+        "off": _NO_RETRIES,
+        "none": _NO_RETRIES,
+        "false": _NO_RETRIES,
+        "retry_on": "write `on`: a list such as `[connect-failure, reset, 503]`",
+    },
 )
 
 OUTLIER_DETECTION: Final = ByShape(
@@ -171,6 +176,7 @@ OUTLIER_DETECTION: Final = ByShape(
                 example="25%",
             ),
         },
+        hints={"max_ejection_percent": "write `max_ejected`, a share such as `50%`"},
     ),
 )
 
