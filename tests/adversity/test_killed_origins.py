@@ -14,6 +14,7 @@ from chaos.programs import IdOrigin, Load
 from chaos.stage import POLICIES, Stage, running
 from support.ports import free_port
 
+pytestmark = pytest.mark.no_sanitizer  # shares of a closed loop, over time
 SLOW = ("round_robin", "random", "maglev")
 SHORT = Course(origins=2, before=0.2, down=0.5, up=0.7)
 
