@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
@@ -24,7 +23,7 @@ from fastmesh.engine.numbering import Numbers, SlotKey, Slots, pack_address
 from fastmesh.engine.reading import Ejection, Reader, View
 from fastmesh.engine.sockets import Listening, open_listening
 from fastmesh.errors import StartError
-from fastmesh.model import Address, Config, Forward, Listener, OutlierDetection, Service
+from fastmesh.model import Address, Config, Forward, Listener, Service
 from fastmesh.model.stats import Stats
 from fastmesh.registry.diff import changes as changes_between
 
@@ -116,21 +115,12 @@ class DataPlane:
         False: it is left out already, or no more may be."""
         with self._changing:
             slot = self._slots.of.get((service, address))
-            rules = self._rules(service)
-            if slot is None or rules is None:
+            if slot is None or self._config is None:
                 return False
-            count = len(self._endpoints[service])
-            out = sum(1 for name, _ in self._reader.left_out() if name == service)
-            if out >= min(math.ceil(count * rules.max_ejected), count - 1):
+            if self._config.services[service].outlier_detection is None:
                 return False
             self._health_changes = -1  # the next look tells it
-            return self._engine.slot_eject(
-                slot.index, milliseconds(rules.base_ejection_time), milliseconds(rules.max_ejection_time)
-            )
-
-    def _rules(self, service: str) -> OutlierDetection | None:
-        found = self._config.services.get(service) if self._config is not None else None
-        return None if found is None else found.outlier_detection
+            return self._engine.slot_eject(self._services[service].block, slot.index)
 
     def _ramp(self, key: SlotKey) -> None:
         """The slow start of an endpoint that is new or back, if its service has one."""

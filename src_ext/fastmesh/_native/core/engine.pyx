@@ -33,7 +33,14 @@ from fastmesh._native.core.mailbox cimport (
 from fastmesh._native.core.worker cimport worker_free, worker_init, worker_run
 from fastmesh._native.core.counters cimport Counters
 from fastmesh._native.lb.lb_t cimport lb_t
-from fastmesh._native.net.health cimport REASON_SUCCESS_RATE, health_eject, health_ramp_begin, health_ramp_step, health_without_time
+from fastmesh._native.net.health cimport (
+    REASON_SUCCESS_RATE,
+    health_eject,
+    health_may_eject,
+    health_ramp_begin,
+    health_ramp_step,
+    health_without_time,
+)
 from fastmesh._native.net.snap_t cimport MAX_WORKERS, block_ref_t, listener_block_t, service_t, snap_t
 from fastmesh._native.net.table cimport table_get, table_set
 from fastmesh._native.net.worker_t cimport (
@@ -279,9 +286,12 @@ cdef class Engine(Counters):
             if fm_cas_u64(&slot.health, word, (word | set_bits) & ~clear_bits):
                 return
 
-    def slot_eject(self, uint32_t index, uint32_t base_ms, uint32_t max_ms):
-        """Leaves an endpoint out for its success rate; False: it is left out already."""
-        return health_eject(<slot_t *> table_get(&self.shared.slots, index), base_ms, max_ms, clock_ms(), REASON_SUCCESS_RATE, False)
+    def slot_eject(self, Block block, uint32_t index):
+        """Leaves an endpoint of a service out for its success rate; False: it is left out already, or no more may be."""
+        cdef service_t *service = block.service
+        return health_may_eject(service.lb, service.eject_most) and health_eject(
+            <slot_t *> table_get(&self.shared.slots, index), service.eject_base_ms, service.eject_max_ms, clock_ms(),
+            REASON_SUCCESS_RATE, False)
 
     def slot_restore(self, uint32_t index):
         """Ends the leaving out of an endpoint: it is known to be well."""

@@ -19,8 +19,7 @@ from fastmesh._native.base.limits cimport (
 from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.net.conn cimport conn_close, conn_new, conn_register, conn_reset, conn_timer
 from fastmesh._native.net.snap_t cimport UNLIMITED, service_t
-from fastmesh._native.net.stats cimport service_stats
-from fastmesh._native.net.table cimport table_get
+from fastmesh._native.net.stats cimport service_stats, service_usage
 from fastmesh._native.net.worker_t cimport (
     CONN_CLOSED,
     F_COUNTED,
@@ -216,14 +215,7 @@ cdef inline uint32_t pool_keep_ms(worker_t *w, conn_t *u, const service_t *servi
 
 cdef inline bint pool_has_too_many(worker_t *w, const service_t *service) noexcept nogil:
     """More connections than the limit, which is lower than it was, or was overshot by several workers."""
-    cdef service_stats_t *stats
-    cdef uint64_t connections = 0
-    cdef uint32_t i
-    for i in range(w.shared.workers):
-        stats = <service_stats_t *> table_get(&w.shared.all[i].services, service.index)
-        if stats != NULL:
-            connections += fm_load_relaxed_u64(&stats.connections)
-    return connections > service.limit_connections
+    return service_usage(w, service.index).connections > service.limit_connections
 
 
 cdef inline void pool_put(worker_t *w, conn_t *u, const service_t *service) noexcept nogil:

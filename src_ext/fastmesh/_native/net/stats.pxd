@@ -15,10 +15,19 @@ from fastmesh._native.net.worker_t cimport (
 )
 from fastmesh._native.sys.atomics cimport (
     fm_likely,
+    fm_load_relaxed_u64,
     fm_store_relaxed_u64,
     fm_store_release_ptr,
     fm_store_release_u32,
 )
+
+ctypedef struct usage_t:
+    # Of a service, over all workers; each worker's numbers are of a moment, so that a limit can be overshot by what
+    # the other workers begin just then
+    uint64_t in_flight
+    uint64_t retrying
+    uint64_t queued
+    uint64_t connections
 
 
 cdef inline pair_stats_t *pair_stats(worker_t *w, uint32_t index) noexcept nogil:
@@ -61,6 +70,21 @@ cdef inline service_stats_t *service_stats(worker_t *w, uint32_t index) noexcept
         free(stats)
         return NULL
     return stats
+
+
+cdef inline usage_t service_usage(worker_t *w, uint32_t service_index) noexcept nogil:
+    cdef usage_t usage
+    cdef service_stats_t *stats
+    cdef uint32_t i
+    usage.in_flight = usage.retrying = usage.queued = usage.connections = 0
+    for i in range(w.shared.workers):
+        stats = <service_stats_t *> table_get(&w.shared.all[i].services, service_index)
+        if stats != NULL:
+            usage.in_flight += fm_load_relaxed_u64(&stats.in_flight)
+            usage.retrying += fm_load_relaxed_u64(&stats.retrying)
+            usage.queued += fm_load_relaxed_u64(&stats.queued)
+            usage.connections += fm_load_relaxed_u64(&stats.connections)
+    return usage
 
 
 cdef inline endpoint_t *endpoint_of(worker_t *w, slot_t *slot) noexcept nogil:

@@ -4,14 +4,14 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t
 from fastmesh._native.base.errors cimport FM_E_NO_ENDPOINT, FM_E_QUEUE_TIMEOUT, FM_E_TOO_MANY_REQUESTS
 from fastmesh._native.base.limits cimport WAITING_PER_TURN
 from fastmesh._native.net.snap_t cimport service_t
-from fastmesh._native.net.stats cimport service_stats
+from fastmesh._native.net.stats cimport service_usage
 from fastmesh._native.net.worker_t cimport service_stats_t, worker_t
 from fastmesh._native.proxy.answer cimport exchange_client_timer, exchange_fail
 from fastmesh._native.proxy.attempt cimport attempt_go, waiting_queue
 from fastmesh._native.proxy.exchange cimport exchange_renew_service
 from fastmesh._native.proxy.exchange_t cimport WAIT_BACKOFF, WAIT_QUEUE, xchg_t
 from fastmesh._native.proxy.pick cimport attempt_admit, attempt_pick, attempt_release_probe
-from fastmesh._native.proxy.waiting cimport budget_take, queue_next_worker, service_usage, waiting_leave
+from fastmesh._native.proxy.waiting cimport budget_take, queue_next_worker, waiting_leave
 from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_unlikely
 from fastmesh._native.sys.os cimport eventfd_write
 

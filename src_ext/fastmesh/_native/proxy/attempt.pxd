@@ -31,7 +31,7 @@ from fastmesh._native.base.slab cimport pend_append, pend_clear, pend_len
 from fastmesh._native.net.conn cimport conn_flush, conn_has_unsent, conn_ready, conn_timer, conn_write
 from fastmesh._native.net.pool cimport pool_take, upstream_open
 from fastmesh._native.net.snap_t cimport RETRY_ON_CONNECT, RETRY_ON_RESET, RETRY_ON_TIMEOUT, service_t
-from fastmesh._native.net.stats cimport service_stats
+from fastmesh._native.net.stats cimport service_usage
 from fastmesh._native.net.worker_t cimport (
     CONN_UPSTREAM,
     F_FRESH,
@@ -55,7 +55,7 @@ from fastmesh._native.proxy.pick cimport (
 )
 from fastmesh._native.proxy.proxy_header cimport proxy_header_prepend
 from fastmesh._native.proxy.verdict cimport attempt_blame
-from fastmesh._native.proxy.waiting cimport budget_take, service_usage, waiting_join
+from fastmesh._native.proxy.waiting cimport budget_take, waiting_join
 from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_likely, fm_unlikely
 
 cdef enum again_t:

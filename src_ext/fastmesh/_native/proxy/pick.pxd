@@ -32,11 +32,10 @@ from fastmesh._native.net.health cimport (
 )
 from fastmesh._native.net.pool cimport upstream_close
 from fastmesh._native.net.snap_t cimport UNLIMITED, block_drop, block_take, service_t
-from fastmesh._native.net.stats cimport endpoint_of, service_stats
+from fastmesh._native.net.stats cimport endpoint_of, service_stats, service_usage, usage_t
 from fastmesh._native.net.table cimport table_get
 from fastmesh._native.net.worker_t cimport conn_t, endpoint_t, service_stats_t, worker_t
 from fastmesh._native.proxy.exchange_t cimport COUNTED, xchg_t
-from fastmesh._native.proxy.waiting cimport service_usage, usage_t
 from fastmesh._native.sys.atomics cimport (
     fm_likely,
     fm_load_acquire_u32,

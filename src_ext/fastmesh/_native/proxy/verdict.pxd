@@ -19,7 +19,6 @@ from fastmesh._native.net.health cimport (
     health_slow,
 )
 from fastmesh._native.net.snap_t cimport service_t
-from fastmesh._native.net.stats cimport service_stats
 from fastmesh._native.net.worker_t cimport U_ACTIVE, service_stats_t, worker_t
 from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_likely, fm_unlikely

@@ -1,39 +1,17 @@
 """Exchanges that wait: for the budget of retries, for a request in flight to end, or out a back-off.
 
-The first two stand in queues of their service on their worker, oldest first; ``waiting_run`` of ``attempt.pxd`` looks at the
+The first two stand in queues of their service on their worker, oldest first; ``waiting_run`` of ``admission.pxd`` looks at the
 heads each turn. All three have a time until when they wait, which is the client's timer. Owner worker only.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from fastmesh._native.base.limits cimport RETRIES_LEAST
 from fastmesh._native.net.snap_t cimport UNLIMITED, service_t
+from fastmesh._native.net.stats cimport service_usage, usage_t
 from fastmesh._native.net.table cimport table_get
 from fastmesh._native.net.worker_t cimport service_stats_t, worker_t
 from fastmesh._native.proxy.exchange_t cimport WAIT_BUDGET, WAIT_NONE, WAIT_QUEUE, xchg_t
 from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_load_relaxed_u64, fm_store_relaxed_u64
-
-ctypedef struct usage_t:
-    # Of a service, over all workers; each worker's numbers are of a moment, so that a limit can be overshot by what
-    # the other workers begin just then
-    uint64_t in_flight
-    uint64_t retrying
-    uint64_t queued
-    uint64_t connections
-
-
-cdef inline usage_t service_usage(worker_t *w, uint32_t service_index) noexcept nogil:
-    cdef usage_t usage
-    cdef service_stats_t *stats
-    cdef uint32_t i
-    usage.in_flight = usage.retrying = usage.queued = usage.connections = 0
-    for i in range(w.shared.workers):
-        stats = <service_stats_t *> table_get(&w.shared.all[i].services, service_index)
-        if stats != NULL:
-            usage.in_flight += fm_load_relaxed_u64(&stats.in_flight)
-            usage.retrying += fm_load_relaxed_u64(&stats.retrying)
-            usage.queued += fm_load_relaxed_u64(&stats.queued)
-            usage.connections += fm_load_relaxed_u64(&stats.connections)
-    return usage
 
 
 # ---------------------------------------------------------------- queues
