@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from msgspec import Struct
@@ -53,7 +54,16 @@ class DataPlane:
     `apply` may be called from any one thread at a time; `stats` and `busy` from any.
     """
 
-    def __init__(self, *, workers: int, connection_limit: int) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int,
+        connection_limit: int,
+        given: Mapping[str, Sequence[socket.socket]] | None = None,
+    ) -> None:
+        """``given``: listening sockets that were handed in, by the text of their bind. Those that the first
+        configuration has no use for are closed with the data plane."""
+        self._given = dict(given or {})
         self._engine = Engine(workers, connection_limit)
         self._workers = workers
         self._threads: list[threading.Thread] = []
@@ -178,7 +188,9 @@ class DataPlane:
                 if bind.text in self._listening:
                     continue
                 try:
-                    opened[bind.text] = open_listening(listener.name, bind, self._workers)
+                    opened[bind.text] = open_listening(
+                        listener.name, bind, self._workers, self._given.pop(bind.text, ())
+                    )
                 except StartError as error:
                     wrong.append(str(error))
         if wrong:
@@ -278,11 +290,11 @@ class DataPlane:
                     continue
                 listening.listener_index = index
                 for worker in range(self._workers):
-                    if bind.text in opened:
-                        fd = listening.fd_for(worker)
-                        self._engine.open_socket(worker, fd, index, listening.identity, listening.shared)
-                    else:
-                        self._engine.move_socket(worker, index, listening.identity)
+                    for identity, fd in listening.watched_by(worker, self._workers):
+                        if bind.text in opened:
+                            self._engine.open_socket(worker, fd, index, identity, listening.shared)
+                        else:
+                            self._engine.move_socket(worker, index, identity)
         if self._engine.commands_posted != posted:
             self._wait_for_letters()
         self._close_sockets([text for text in self._listening if text not in wanted])
@@ -290,7 +302,8 @@ class DataPlane:
     def _close_sockets(self, texts: list[str]) -> None:
         for text in texts:
             for worker in range(self._workers):
-                self._engine.close_socket(worker, self._listening[text].identity)
+                for identity, _ in self._listening[text].watched_by(worker, self._workers):
+                    self._engine.close_socket(worker, identity)
         if texts:
             self._wait_for_letters()
         for text in texts:
@@ -397,6 +410,10 @@ class DataPlane:
         for listening in self._listening.values():
             listening.close()
         self._listening.clear()
+        for sockets in self._given.values():
+            for sock in sockets:
+                sock.close()
+        self._given.clear()
         if self._threads:
             self._ledger = self._engine.ledger()
         self._threads.clear()

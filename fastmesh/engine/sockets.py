@@ -2,7 +2,8 @@
 
 The first socket of an address is bound without SO_REUSEPORT, so that a port in use is seen; then the option
 is set and one more socket per worker joins it, each with a queue of its own. A Unix listener is one socket
-that all workers watch.
+that all workers watch. Sockets can also be handed in, by the process that served before or by systemd; then
+a worker may own several of an address, or share one with all.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import errno
 import socket
 import stat
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
@@ -23,17 +25,26 @@ _identities = count(1)
 
 
 class Listening:
-    """The sockets of one bind: one a worker, or one for all (``shared``)."""
+    """The sockets of one bind: a queue of its own for each worker, or one for all (``shared``).
 
-    def __init__(self, bind: Bind, sockets: list[socket.socket], shared: bool) -> None:
+    ``ours``: the file of a Unix socket is removed with it.
+    """
+
+    def __init__(self, bind: Bind, sockets: list[socket.socket], shared: bool, ours: bool = True) -> None:
         self.bind = bind
         self.sockets = sockets
         self.shared = shared
-        self.identity = next(_identities)
         self.listener_index = -1  # the number of the listener that it serves
+        self._identities = [next(_identities) for _ in sockets]
+        self._ours = ours
 
-    def fd_for(self, worker: int) -> int:
-        return self.sockets[0 if self.shared else worker].fileno()
+    def watched_by(self, worker: int, workers: int) -> list[tuple[int, int]]:
+        """(identity, descriptor) of each socket that the worker accepts from: none is left to nobody."""
+        return [
+            (identity, sock.fileno())
+            for number, (identity, sock) in enumerate(zip(self._identities, self.sockets, strict=True))
+            if self.shared or number % workers == worker
+        ]
 
     def bound_text(self) -> str:
         """The address as really bound: a port 0 shows what the kernel chose."""
@@ -45,14 +56,22 @@ class Listening:
     def close(self) -> None:
         for sock in self.sockets:
             sock.close()
-        if self.bind.family == "unix":
+        if self._ours and self.bind.family == "unix":
             with contextlib.suppress(FileNotFoundError):
                 Path(self.bind.path).unlink()
 
+    def leave(self) -> None:
+        """Closes the descriptors, but not what they stand for: another process holds it too."""
+        self._ours = False
+        self.close()
 
-def open_listening(listener: str, bind: Bind, workers: int) -> Listening:
-    """Binds and listens; raises StartError that says what is in the way and what to do."""
+
+def open_listening(listener: str, bind: Bind, workers: int, given: Sequence[socket.socket] = ()) -> Listening:
+    """Binds and listens, or serves from sockets of this address that were handed in (``given``, its own from
+    then on). Raises StartError that says what is in the way and what to do."""
     try:
+        if given:
+            return _adopt(bind, list(given), workers)
         if bind.family == "unix":
             return Listening(bind, [_open_unix(bind.path)], True)
         return Listening(bind, _open_tcp(bind, workers), False)
@@ -60,35 +79,70 @@ def open_listening(listener: str, bind: Bind, workers: int) -> Listening:
         raise StartError(f"listener {listener}: {_explain(bind, error)}") from error
 
 
+def _adopt(bind: Bind, sockets: list[socket.socket], workers: int) -> Listening:
+    """Each worker gets a queue of its own if others may join the address; else all share what there is."""
+    for sock in sockets:
+        sock.setblocking(False)
+        sock.set_inheritable(False)
+    if bind.family == "unix":
+        return Listening(bind, sockets, True)
+    for sock in sockets:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if not all(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for sock in sockets):
+        return Listening(bind, sockets, True)
+    if len(sockets) < workers:
+        sockets += _join(sockets[0], workers - len(sockets))
+    return Listening(bind, sockets, False)
+
+
+def _join(first: socket.socket, count: int) -> list[socket.socket]:
+    """So many more sockets of the same address."""
+    joined: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            sock = socket.socket(first.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            joined.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if first.family == socket.AF_INET6:
+                v6only = first.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+            sock.bind(first.getsockname())
+        for sock in joined:
+            sock.listen(BACKLOG)
+    except OSError:
+        for sock in joined:
+            sock.close()
+        raise
+    return joined
+
+
 def _open_tcp(bind: Bind, workers: int) -> list[socket.socket]:
     family = socket.AF_INET if bind.family == "inet" else socket.AF_INET6
     host = bind.host
     if bind.dual_stack and not _has_ipv6():
         family, host = socket.AF_INET, "0.0.0.0"
-    sockets: list[socket.socket] = []
-    port = bind.port
+    first = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        for _ in range(workers):
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if bind.dual_stack else 1)
-            # Accepted sockets inherit it
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if len(sockets) > 1:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.bind((host, port))
-            if len(sockets) == 1:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                port = sock.getsockname()[1]
-        for sock in sockets:
-            sock.listen(BACKLOG)
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            first.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if bind.dual_stack else 1)
+        # Accepted sockets inherit it
+        first.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        first.bind((host, bind.port))
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        others = _join(first, workers - 1)
     except OSError:
-        for sock in sockets:
+        first.close()
+        raise
+    try:
+        first.listen(BACKLOG)
+    except OSError:
+        for sock in (first, *others):
             sock.close()
         raise
-    return sockets
+    return [first, *others]
 
 
 def _has_ipv6() -> bool:

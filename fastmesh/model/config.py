@@ -51,14 +51,21 @@ class Log(Struct, frozen=True):
 
 
 class Limits(Struct, frozen=True):
-    """What a client may send, sizes in bytes. `body` None: any; `connections` None: by RLIMIT_NOFILE."""
+    """What a client may send, sizes in bytes, and what the process may use.
+
+    `body` None: any. `min_rate`: bytes a second that a client must send of a body, or take of an answer, at
+    least (None: any). `connections` None: by RLIMIT_NOFILE. `memory` None: what the machine or the control
+    group has.
+    """
 
     header_bytes: int = 32 * 1024
     header_count: int = 100
     target_bytes: int = 8 * 1024
     method_bytes: int = 32
     body: int | None = None
+    min_rate: int | None = 240
     connections: int | None = None
+    memory: int | None = None
 
 
 class Forwarded(Struct, frozen=True):
@@ -115,7 +122,8 @@ class Route(Struct, frozen=True):
 class Listener(Struct, frozen=True):
     """One entry point. First matching route wins; one with `service:` has a single route that matches all.
 
-    `upgrade` are the lower-case tokens of the Upgrade header that may pass (HTTP only).
+    `upgrade` are the lower-case tokens of the Upgrade header that may pass (HTTP only). `drain`: it takes no
+    new connections, and lets those that it has end.
     """
 
     name: str
@@ -125,6 +133,7 @@ class Listener(Struct, frozen=True):
     forwarded: Forwarded = Forwarded()
     upgrade: tuple[str, ...] = ("websocket",)
     routes: tuple[Route, ...] = ()
+    drain: bool = False
 
 
 class HashKey(Struct, frozen=True):
@@ -256,20 +265,23 @@ class ServiceLimits(Struct, frozen=True):
 class Endpoint(Struct, frozen=True, gc=False):
     """One place that a service can be reached at. Weight 0: gets no new requests.
 
-    Requests go to `priority` 0 as long as enough of it can be used, then to 1 and so on.
+    Requests go to `priority` 0 as long as enough of it can be used, then to 1 and so on. `drain`: it gets no
+    new requests and finishes those that it has.
     """
 
     address: Address
     weight: int = 1
     labels: tuple[tuple[str, str], ...] = ()
     priority: int = 0
+    drain: bool = False
 
 
 class Service(Struct, frozen=True):
     """A set of endpoints and how to use them; `defaults` of the file are already merged in.
 
     `outlier_detection` None: only endpoints that take no connections are left out. `slow_start` are the
-    seconds in which a new or recovered endpoint comes to its full share.
+    seconds in which a new or recovered endpoint comes to its full share. `drain`: it gets no new requests,
+    and has no share of those that are split over several services.
     """
 
     name: str
@@ -283,6 +295,7 @@ class Service(Struct, frozen=True):
     outlier_detection: OutlierDetection | None = OutlierDetection()
     limits: ServiceLimits = ServiceLimits()
     slow_start: float | None = None
+    drain: bool = False
 
 
 class Secrets(Struct, frozen=True):

@@ -57,7 +57,8 @@ def test_a_group_of_one_socket_a_worker(listen: Open) -> None:
     listening = listen(loopback(), 3)
     assert len({sock.fileno() for sock in listening.sockets}) == 3
     assert {sock.getsockname() for sock in listening.sockets} == {("127.0.0.1", port_of(listening))}
-    assert [listening.fd_for(worker) for worker in range(3)] == [s.fileno() for s in listening.sockets]
+    watched = [fd for worker in range(3) for _, fd in listening.watched_by(worker, 3)]
+    assert watched == [sock.fileno() for sock in listening.sockets]
     assert not listening.shared
     assert listening.bound_text() == f"127.0.0.1:{port_of(listening)}"
     for sock in listening.sockets:
@@ -86,8 +87,55 @@ def test_each_of_a_group_is_given_clients(listen: Open) -> None:
     assert min(taken) > 0
 
 
-def test_each_listening_has_an_identity(listen: Open) -> None:
-    assert listen(loopback()).identity != listen(loopback()).identity
+def test_each_socket_has_an_identity(listen: Open) -> None:
+    watched = [pair for _ in range(2) for pair in listen(loopback(), 2).watched_by(0, 1)]
+    assert len({identity for identity, _ in watched}) == 4
+
+
+# ---------------------------------------------------------------- handed in
+
+
+def handed_in(listening: Listening) -> list[socket.socket]:
+    """The same sockets, as another process would get them."""
+    return [sock.dup() for sock in listening.sockets]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+def test_handed_in_sockets_are_shared_out(listen: Open, workers: int) -> None:
+    """None is left without a worker, and each worker has one."""
+    before = listen(loopback(), 3)
+    after = open_listening("web", before.bind, workers, handed_in(before))
+    try:
+        watched = [after.watched_by(worker, workers) for worker in range(workers)]
+        assert {fd for pairs in watched for _, fd in pairs} == {sock.fileno() for sock in after.sockets}
+        assert len(after.sockets) == max(3, workers)
+        assert all(watched)
+        assert after.bound_text() == before.bound_text()
+    finally:
+        after.close()
+
+
+def test_a_handed_in_socket_that_nothing_may_join_is_for_all(listen: Open) -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    listening = open_listening("web", Bind("inet", "127.0.0.1", sock.getsockname()[1]), 2, [sock])
+    try:
+        assert listening.shared
+        assert [fd for worker in range(2) for _, fd in listening.watched_by(worker, 2)] == [sock.fileno()] * 2
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert not sock.getblocking()
+    finally:
+        listening.close()
+
+
+def test_what_another_process_holds_is_left(tmp_path: Path, listen: Open) -> None:
+    bind = Bind("unix", path=str(tmp_path / "s.sock"))
+    before = listen(bind)
+    after = open_listening("web", bind, 2, handed_in(before))
+    before.leave()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(bind.path)
+    after.close()
+    assert not Path(bind.path).exists()
 
 
 @pytest.mark.parametrize("reuse_port", [False, True])
@@ -209,7 +257,7 @@ def unix(path: Path) -> Bind:
 def test_one_socket_for_all_workers(listen: Open, path: Path) -> None:
     listening = listen(unix(path), 3)
     assert listening.shared
-    assert len({listening.fd_for(worker) for worker in range(3)}) == 1
+    assert len({fd for worker in range(3) for _, fd in listening.watched_by(worker, 3)}) == 1
     assert listening.bound_text() == f"unix:{path}"
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
