@@ -16,13 +16,13 @@
  *   protocol   the answer cannot be parsed
  *   timeout    no whole answer in time, counted from when it was due; its connection is closed
  *
- * The latency histogram holds the answered, and those that timed out, at the time-out; the other failures are
- * only counted. Lateness is this program's own error: how long after its time a request was sent for which a
+ * The latency histogram holds the answered, and those that timed out, at the time-out; `refused` those that ended
+ * in `status`, of which `retry_after` had that field; the other failures are only counted. Lateness is this program's own error: how long after its time a request was sent for which a
  * connection was idle in time. `closed` counts idle connections that the other side closed, `stray` those that
  * got bytes that nobody had asked for, and were closed for it.
  *
- * Prints one line `RESULT name=number ...`. The histogram file holds, in ns, lines `latency VALUE COUNT` and
- * `late VALUE COUNT`, and for each 100 ms of due time `slice INDEX ANSWERED FAILED MAX_LATENCY`. INT and TERM
+ * Prints one line `RESULT name=number ...`. The histogram file holds, in ns, lines `latency VALUE COUNT`,
+ * `refused VALUE COUNT` and `late VALUE COUNT`, and for each 100 ms of due time `slice INDEX ANSWERED FAILED MAX_LATENCY`. INT and TERM
  * end it early: nothing more falls due, what is due is finished.
  *
  * usage: openloop --port P --rate R --seconds S --connections N [--path /] [--timeout-ms 5000]
@@ -44,6 +44,7 @@
 #include <unistd.h>
 
 #include "openloop_answer.h"
+#include "openloop_histogram.h"
 
 enum { SCRATCH_BYTES = 64 * 1024, EVENTS_A_TURN = 256, SECOND = 1000 * 1000 * 1000, SLICE_NS = SECOND / 10 };
 static const u64 NEVER = UINT64_MAX;
@@ -82,18 +83,14 @@ static struct timespec timespec_of(u64 ns)
 
 /* ---- the account ----------------------------------------------------------------------------------------- */
 
-/* HdrHistogram's layout for 3 significant digits: 2048 slots of one value, then 1024 for each power of two. */
-enum { HALF = 1024, HALF_SHIFT = 10, BUCKETS = 26, SLOTS = (BUCKETS + 1) * HALF };  /* up to 68 s */
-
-struct histogram { u64 max, counts[SLOTS]; };
 struct slice { u64 answered, failed, max_latency; };
 
 enum kind { ANSWERED, CONNECT, RESET, CUT, STATUS, TIMEOUT, PROTOCOL, KINDS };
 static const char *const kind_names[] = {"answered", "connect", "reset", "cut", "status", "timeout", "protocol"};
 
-static struct histogram latency, lateness;
+static struct histogram latency, refused, lateness;
 static struct slice *slices;
-static u64 ended[KINDS], statuses[1000], answer_bytes, stray, closed, last_end;
+static u64 ended[KINDS], statuses[1000], answer_bytes, retry_after, stray, closed, last_end;
 
 /* Requests are numbered as they fall due, and taken in that order. The first `warm` ones are not counted. */
 static u64 start_ns, warm, total, due, taken;
@@ -101,14 +98,6 @@ static u64 start_ns, warm, total, due, taken;
 static u64 due_time(u64 request)
 {
     return start_ns + (u64)((double)request * SECOND / options.rate);
-}
-
-static void record_value(struct histogram *histogram, u64 value)
-{
-    int bucket = 63 - HALF_SHIFT - __builtin_clzll(value | (2 * HALF - 1));
-    histogram->counts[bucket < BUCKETS ? bucket * HALF + (int)(value >> bucket) : SLOTS - 1]++;
-    if (value > histogram->max)
-        histogram->max = value;
 }
 
 static void account_for(u64 request, enum kind kind, int status)
@@ -126,6 +115,8 @@ static void account_for(u64 request, enum kind kind, int status)
         record_value(&latency, took);
         if (took > slice->max_latency)
             slice->max_latency = took;
+    } else if (kind == STATUS) {
+        record_value(&refused, took);
     }
 }
 
@@ -173,7 +164,11 @@ static void end_request(struct connection *connection, enum kind kind)
     int status = connection->answer.status;
     take_out(connection);
     connection->busy = false;
-    account_for(connection->request, kind == ANSWERED && status >= 400 ? STATUS : kind, status);
+    if (kind == ANSWERED && status >= 400) {
+        kind = STATUS;
+        retry_after += connection->request >= warm && connection->answer.retry_after;
+    }
+    account_for(connection->request, kind, status);
 }
 
 static void close_socket(struct connection *connection)
@@ -540,21 +535,13 @@ static void build_request(void)
     fclose(message);
 }
 
-static void write_histogram(FILE *file, const char *name, const struct histogram *histogram)
-{
-    for (int slot = 0; slot < SLOTS; slot++) {
-        int bucket = slot < 2 * HALF ? 0 : slot / HALF - 1;
-        if (histogram->counts[slot])
-            fprintf(file, "%s %llu %llu\n", name, (u64)(slot - bucket * HALF) << bucket, histogram->counts[slot]);
-    }
-}
-
 static void write_file(void)
 {
     FILE *file = fopen(options.histogram, "w");
     if (!file)
         die(options.histogram);
     write_histogram(file, "latency", &latency);
+    write_histogram(file, "refused", &refused);
     write_histogram(file, "late", &lateness);
     for (u64 i = 0; i < slice_count(); i++)
         fprintf(file, "slice %llu %llu %llu %llu\n", i, slices[i].answered, slices[i].failed, slices[i].max_latency);
@@ -571,8 +558,8 @@ static void print_result(bool realtime)
     for (int status = 0; status < 1000; status++)
         if (statuses[status])
             printf(" status_%d=%llu", status, statuses[status]);
-    printf(" stray=%llu closed=%llu bytes=%llu duration_us=%llu max_us=%llu late_max_us=%llu realtime=%d\n", stray,
-           closed, answer_bytes, ((last_end > to ? last_end : to) - from) / 1000, latency.max / 1000,
+    printf(" retry_after=%llu stray=%llu closed=%llu bytes=%llu duration_us=%llu max_us=%llu late_max_us=%llu "
+           "realtime=%d\n", retry_after, stray, closed, answer_bytes, ((last_end > to ? last_end : to) - from) / 1000, latency.max / 1000,
            lateness.max / 1000, realtime);
 }
 

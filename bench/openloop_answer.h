@@ -27,6 +27,7 @@ struct answer {
     bool to_head;                           /* it answers HEAD: no body whatever its fields say */
     bool chunked, coded, counted;           /* coded: has a Transfer-Encoding; counted: a Content-Length */
     bool close;                             /* the connection ends with it */
+    bool retry_after;                       /* it says when to come again */
     u64 left;                               /* of the body or chunk */
     size_t head_bytes;                      /* what HEAD_LIMIT is for */
     char *partial;                          /* owned, kept for the next answer: a line that is not whole yet */
@@ -116,6 +117,8 @@ static bool take_field(struct answer *answer, const char *line, size_t length)
             else if (equals(element, size, "keep-alive"))
                 answer->close = false;
         }
+    } else if (equals(line, name, "retry-after")) {
+        answer->retry_after = next_element(&value, end, &element, &size);
     }
     return true;
 }

@@ -39,7 +39,8 @@ class OpenLoopResult:
     """What `openloop.c` saw, without the requests of the warm-up; every intended one was answered or failed.
 
     `latency` (ns, from when a request was due) holds the answered ones, and those that timed out at the
-    time-out. `late` (ns) is by how much the generator itself missed the time of sending. `realtime` says
+    time-out; `refused` those that got a status of 400 or more; `retry_after` of them said when to come
+    again. `late` (ns) is by how much the generator itself missed the time of sending. `realtime` says
     whether it had priority over what it shares a core with.
     """
 
@@ -51,8 +52,10 @@ class OpenLoopResult:
     bytes: int
     closed: int
     stray: int
+    retry_after: int
     realtime: bool
     latency: HdrHistogram = field(repr=False)
+    refused: HdrHistogram = field(repr=False)
     late: HdrHistogram = field(repr=False)
     timeline: list[Slice] = field(repr=False)
 
@@ -71,6 +74,10 @@ class OpenLoopResult:
     def quantile_us(self, percent: float) -> float:
         """Latency in µs that this share of the requests did not exceed; 0 if there is none."""
         return _quantile_us(self.latency, percent)
+
+    def refused_quantile_us(self, percent: float) -> float:
+        """The same of those that got a status of 400 or more."""
+        return _quantile_us(self.refused, percent)
 
     def error_text(self) -> str:
         """Each kind that happened, statuses by their number."""
@@ -170,7 +177,7 @@ def parse_result(output: str, histogram_text: str) -> OpenLoopResult:
     if match is None:
         raise BenchError(f"openloop printed no result:\n{output}")
     numbers = {name: int(value) for name, value in (pair.split("=") for pair in match[1].split())}
-    histograms = {"latency": new_histogram(), "late": new_histogram()}
+    histograms = {name: new_histogram() for name in ("latency", "refused", "late")}
     timeline: list[Slice] = []
     for line in histogram_text.splitlines():
         name, *values = line.split()
@@ -188,8 +195,10 @@ def parse_result(output: str, histogram_text: str) -> OpenLoopResult:
         bytes=numbers["bytes"],
         closed=numbers["closed"],
         stray=numbers["stray"],
+        retry_after=numbers["retry_after"],
         realtime=bool(numbers["realtime"]),
         latency=histograms["latency"],
+        refused=histograms["refused"],
         late=histograms["late"],
         timeline=timeline,
     )

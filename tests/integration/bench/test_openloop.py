@@ -225,6 +225,23 @@ def test_each_kind_of_failure(
         assert result.latency.get_total_count() == 0
 
 
+def test_refusals_have_a_latency_of_their_own(
+    serve: Callable[[Answer], Server], run: Callable[..., OpenLoopResult]
+) -> None:
+    """Every second one says when to come again."""
+    head = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n"
+
+    def refuse(connection: socket.socket, _request: bytes, number: int) -> None:
+        time.sleep(0.02)
+        connection.sendall(head + (b"Retry-After: 1\r\n\r\n" if number else b"\r\n"))
+
+    result = run(serve(refuse).port, rate=40, seconds=0.5, warm_seconds=0.1, connections=2)
+    assert (result.statuses, result.retry_after) == ({503: 20}, 10)
+    assert result.refused.get_total_count() == 20
+    assert result.refused.get_min_value() >= 20e6 * 0.99
+    assert result.latency.get_total_count() == 0
+
+
 def test_requests_that_never_get_a_connection_time_out(run: Callable[..., OpenLoopResult]) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

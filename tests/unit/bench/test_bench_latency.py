@@ -28,8 +28,10 @@ def result(us: float, late_us: float = 0.1, **errors: int) -> OpenLoopResult:
         bytes=30_000,
         closed=0,
         stray=0,
+        retry_after=0,
         realtime=True,
         latency=latency,
+        refused=new_histogram(),
         late=late,
         timeline=[],
     )

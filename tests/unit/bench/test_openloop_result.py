@@ -10,10 +10,11 @@ from bench.harness.place import BenchError
 
 LINE = (
     "RESULT intended=10 answered=6 connect=1 reset=0 cut=0 status=2 timeout=1 protocol=0 status_404=1"
-    " status_500=1 stray=3 closed=4 bytes=600 duration_us=2000000 max_us=5000 late_max_us=2 realtime=1\n"
+    " status_500=1 retry_after=1 stray=3 closed=4 bytes=600 duration_us=2000000 max_us=5000 late_max_us=2"
+    " realtime=1\n"
 )
 FILE = (
-    "latency 1000000 6\nlatency 5000000 1\nlate 500 4\nlate 2000 1\n"
+    "latency 1000000 6\nlatency 5000000 1\nrefused 300000 2\nlate 500 4\nlate 2000 1\n"
     "slice 0 6 1 1000100\nslice 1 0 3 5000000\n"
 )
 
@@ -34,11 +35,14 @@ def test_everything_is_read() -> None:
     assert parsed.statuses == {404: 1, 500: 1}
     assert parsed.error_text() == "1 connect, 1 timeout, 1 status 404, 1 status 500"
     assert parsed.requests_per_second == pytest.approx(3)
+    assert parsed.retry_after == 1
     assert (parsed.bytes, parsed.closed, parsed.stray, parsed.realtime) == (600, 4, 3, True)
     assert parsed.latency.get_total_count() == 7
     assert parsed.quantile_us(50) == pytest.approx(1000, rel=1e-3)
     assert parsed.max_us == pytest.approx(5000, rel=1e-3)
     assert parsed.late.get_total_count() == 5
+    assert parsed.refused.get_total_count() == 2
+    assert parsed.refused_quantile_us(99) == pytest.approx(300, rel=1e-3)
     assert parsed.timeline == [Slice(6, 1, 1000100), Slice(0, 3, 5000000)]
 
 
