@@ -29,13 +29,10 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
-#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 
-#include "../../bench/openloop_answer.h"
-#include "chaos_id.h"
+#include "chaos_load.h"
 
 enum { SCRATCH = 64 * 1024, MOST_SIZES = 16, ORIGINS = 16, SLICE_NS = 100000000, TICK_MS = 10, FAILURES_SHOWN = 40 };
 enum kind { OK, STATUS, WRONG, CORRUPT, TRUNCATED, RESET, PROTOCOL, TIMEOUT, CONNECT, KINDS };
@@ -62,8 +59,7 @@ struct connection {
     u64 id, begun_ns, retry_ns;
     char *request;              /* owned */
     size_t request_room, request_bytes, sent, wanted;
-    char *raw;                  /* owned: the bytes of the answer */
-    size_t raw_room, raw_bytes;
+    struct received raw;
     struct answer answer;
 };
 
@@ -75,52 +71,12 @@ static char scratch[SCRATCH];
 static u64 now, start_ns, begun, counts[2][KINDS], sent_requests[2], statuses[2][1000], open_connections;
 static struct slice *slices;
 static size_t slice_room, slice_count;
-static struct { char code[40]; u64 count; } errors[32];
 static int poller, failures_shown;
 static volatile sig_atomic_t stopped;
 
-static u64 read_clock(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (u64)time.tv_sec * 1000000000u + (u64)time.tv_nsec;
-}
-
-/* splitmix64 (Steele, Lea, Flood 2014) */
-static u64 next_random(void)
-{
-    u64 mixed = options.seed += 0x9e3779b97f4a7c15u;
-    mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9u;
-    mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111ebu;
-    return mixed ^ (mixed >> 31);
-}
-
 /* ---- the account ----------------------------------------------------------------------------------------- */
 
-/* 32 steps for each power of two of us. */
-enum { STEPS = 32, STEP_SHIFT = 5, LATENCY_SLOTS = 40 * STEPS };
 static u64 latency_ok[LATENCY_SLOTS], latency_all[LATENCY_SLOTS];
-
-static int latency_slot(u64 us)
-{
-    int shift = 58 - __builtin_clzll(us | (2 * STEPS - 1));
-    int slot = shift * STEPS + (int)(us >> shift);
-    return slot < LATENCY_SLOTS ? slot : LATENCY_SLOTS - 1;
-}
-
-static u64 quantile(const u64 *histogram, double share)
-{
-    u64 total = 0, below = 0;
-    for (int slot = 0; slot < LATENCY_SLOTS; slot++)
-        total += histogram[slot];
-    for (int slot = 0; slot < LATENCY_SLOTS && total; slot++) {
-        int shift = slot < 2 * STEPS ? 0 : slot / STEPS - 1;
-        below += histogram[slot];
-        if ((double)below >= share * (double)total)
-            return (u64)(slot - shift * STEPS + 1) << shift;
-    }
-    return 0;
-}
 
 static struct slice *slice_now(void)
 {
@@ -136,51 +92,19 @@ static struct slice *slice_now(void)
     return &slices[index];
 }
 
-static void count_error(const char *code, size_t length)
-{
-    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
-        if (errors[i].count && (strlen(errors[i].code) != length || memcmp(errors[i].code, code, length) != 0))
-            continue;
-        if (!errors[i].count)
-            snprintf(errors[i].code, sizeof errors[i].code, "%.*s", (int)length, code);
-        errors[i].count++;
-        return;
-    }
-}
-
-/* The value of a field of the answer's head; NULL: it has none. The last byte of the head is its line's end. */
-static const char *field(const struct connection *connection, const char *name, size_t *length)
-{
-    const char *line = connection->raw, *end = line + connection->raw_bytes;
-    size_t name_bytes = strlen(name);
-    while ((line = memmem(line, (size_t)(end - line), "\r\n", 2))) {
-        line += 2;
-        if (end - line < 2 || memcmp(line, "\r\n", 2) == 0)
-            return NULL;
-        if ((size_t)(end - line) > name_bytes && strncasecmp(line, name, name_bytes) == 0 && line[name_bytes] == ':') {
-            const char *value = line + name_bytes + 1, *stop;
-            while (value < end && *value == ' ')
-                value++;
-            stop = memmem(value, (size_t)(end - value), "\r\n", 2);
-            *length = stop ? (size_t)(stop - value) : 0;
-            return value;
-        }
-    }
-    return NULL;
-}
-
 static void show_failure(const struct connection *connection, enum kind kind)
 {
     size_t length = 0;
-    const char *code = connection->raw_bytes ? field(connection, "x-fastmesh-error", &length) : NULL;
+    const char *code = field(&connection->raw, "x-fastmesh-error", &length);
     if (failures_shown++ >= FAILURES_SHOWN)
         return;
     printf("FAIL at %.3f s after %.1f ms: %s %llx %s status %d %.*s, %zu bytes received\n",
            (double)(now - start_ns) / 1e9, (double)(now - connection->begun_ns) / 1e6,
            connection->post ? "POST" : "GET", connection->id, kind_names[kind], connection->answer.status,
-           (int)length, code ? code : "", connection->raw_bytes);
+           (int)length, code ? code : "", connection->raw.count);
     if (kind == WRONG || kind == CORRUPT || kind == PROTOCOL)
-        printf("     received: %.*s\n", connection->raw_bytes < 400 ? (int)connection->raw_bytes : 400, connection->raw);
+        printf("     received: %.*s\n", connection->raw.count < 400 ? (int)connection->raw.count : 400,
+               connection->raw.bytes);
     fflush(stdout);
 }
 
@@ -197,7 +121,7 @@ static void end_request(struct connection *connection, enum kind kind)
     if (kind == OK) {
         latency_ok[latency_slot(us)]++;
         slice->ok++;
-        origin = field(connection, "x-origin", &length);
+        origin = field(&connection->raw, "x-origin", &length);
         if (origin)
             slice->origin[strtoul(origin, NULL, 10) % ORIGINS]++;
         return;
@@ -205,7 +129,7 @@ static void end_request(struct connection *connection, enum kind kind)
     slice->failed++;
     show_failure(connection, kind);
     if (kind == STATUS) {
-        const char *code = field(connection, "x-fastmesh-error", &length);
+        const char *code = field(&connection->raw, "x-fastmesh-error", &length);
         statuses[connection->post][connection->answer.status % 1000]++;
         if (code)
             count_error(code, length);
@@ -252,7 +176,7 @@ static void send_rest(struct connection *connection)
 static void write_request(struct connection *connection, u64 id)
 {
     char text[ID_LINE] = {0};
-    size_t body = connection->post ? options.bodies.size[next_random() % (u64)options.bodies.count] : 0;
+    size_t body = connection->post ? options.bodies.size[mixed_random(&options.seed) % (u64)options.bodies.count] : 0;
     size_t needed = 512 + body;
     int head;
     if (connection->request_room < needed) {
@@ -260,7 +184,7 @@ static void write_request(struct connection *connection, u64 id)
         connection->request_room = needed;
     }
     id_write(text, id);
-    connection->wanted = options.bytes.size[next_random() % (u64)options.bytes.count];
+    connection->wanted = options.bytes.size[mixed_random(&options.seed) % (u64)options.bytes.count];
     head = snprintf(connection->request, 400,
                     "%s %s/%s HTTP/1.1\r\nHost: chaos\r\nx-chaos-id: %s\r\nx-chaos-bytes: %zu\r\n",
                     connection->post ? "POST" : "GET", options.path, text, text, connection->wanted);
@@ -281,14 +205,14 @@ static void begin_request(struct connection *connection)
 {
     if (!may_begin())
         return;
-    connection->post = (double)(next_random() >> 11) * 0x1p-53 < options.post_share;
+    connection->post = (double)(mixed_random(&options.seed) >> 11) * 0x1p-53 < options.post_share;
     connection->id = options.base + 2 * begun + connection->post;
     write_request(connection, connection->id);
     begun++;
     sent_requests[connection->post]++;
     connection->busy = true;
     connection->begun_ns = now;
-    connection->sent = connection->raw_bytes = 0;
+    connection->sent = connection->raw.count = 0;
     begin_answer(&connection->answer, false);
     if (connection->fd >= 0)
         send_rest(connection);
@@ -329,39 +253,13 @@ static void fail(struct connection *connection, enum kind kind)
 
 /* ---- answers --------------------------------------------------------------------------------------------- */
 
-static void keep_raw(struct connection *connection, const char *bytes, size_t count)
-{
-    if (connection->raw_room < connection->raw_bytes + count) {
-        connection->raw_room = (connection->raw_bytes + count) * 2;
-        connection->raw = checked(realloc(connection->raw, connection->raw_room));
-    }
-    memcpy(connection->raw + connection->raw_bytes, bytes, count);
-    connection->raw_bytes += count;
-}
-
 static enum kind judge(const struct connection *connection)
 {
-    const char *head_end = memmem(connection->raw, connection->raw_bytes, "\r\n\r\n", 4), *body = head_end + 4, *id;
-    size_t length = 0, body_bytes = (size_t)(connection->raw + connection->raw_bytes - body);
-    bool success = connection->answer.status / 100 == 2;
-    enum body_verdict verdict;
-    u64 number = 0;
-    uint64_t read = 0;
+    static const enum kind kinds[] = {[ITS_OWN] = OK, [NO_SUCCESS] = STATUS, [OF_ANOTHER] = WRONG, [NOBODYS] = CORRUPT};
+    int status = connection->answer.status;
     if (options.no_echo)
-        return success ? OK : STATUS;
-    id = field(connection, "x-chaos-id", &length);
-    if (id && length == ID_BYTES && id_read(id, &read))
-        number = read;
-    else
-        id = NULL;
-    if (id && number != connection->id)
-        return WRONG;
-    if (!success)
-        return STATUS;
-    verdict = id_body_check(body, 0, body_bytes, connection->id);
-    if (verdict == BODY_OF_ANOTHER)
-        return WRONG;
-    return id && verdict == BODY_RIGHT && body_bytes == connection->wanted ? OK : CORRUPT;
+        return status / 100 == 2 ? OK : STATUS;
+    return kinds[whose_answer(&connection->raw, status, connection->id, connection->wanted)];
 }
 
 static void on_bytes(struct connection *connection, size_t count)
@@ -373,9 +271,9 @@ static void on_bytes(struct connection *connection, size_t count)
         return;
     }
     used = feed_answer(&connection->answer, scratch, count);
-    keep_raw(connection, scratch, used);
+    keep_received(&connection->raw, scratch, used);
     if (connection->answer.state == BROKEN || used < count) {
-        keep_raw(connection, scratch + used, count - used);
+        keep_received(&connection->raw, scratch + used, count - used);
         fail(connection, PROTOCOL);
     } else if (connection->answer.state == WHOLE) {
         end_request(connection, judge(connection));
@@ -412,7 +310,7 @@ static void on_event(struct connection *connection, uint32_t events)
     else if (count == 0 && connection->answer.state == ENDLESS_BODY)
         fail(connection, judge(connection));
     else if (count == 0 || (errno != EAGAIN && errno != EINTR))
-        fail(connection, connection->raw_bytes ? TRUNCATED : RESET);
+        fail(connection, connection->raw.count ? TRUNCATED : RESET);
 }
 
 /* ---- run ------------------------------------------------------------------------------------------------- */
@@ -530,8 +428,7 @@ static void print_result(void)
             if (statuses[method][status])
                 printf(" %s_status_%d=%llu", methods[method], status, statuses[method][status]);
     }
-    for (size_t i = 0; i < sizeof errors / sizeof errors[0] && errors[i].count; i++)
-        printf(" error_%s=%llu", errors[i].code, errors[i].count);
+    print_errors();
     printf(" ok_p50=%llu ok_p99=%llu ok_max=%llu all_p50=%llu all_p99=%llu all_max=%llu\n", quantile(latency_ok, 0.5),
            quantile(latency_ok, 0.99), quantile(latency_ok, 1), quantile(latency_all, 0.5), quantile(latency_all, 0.99),
            quantile(latency_all, 1));
