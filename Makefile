@@ -76,7 +76,7 @@ fuzz: build ## fuzz each parser for FUZZ_SECONDS (60) under AddressSanitizer
 	tools/sanitize fuzz $(FUZZ_SECONDS)
 
 .PHONY: chaos
-chaos: build test-packages ## kill, slow, cut off and spoil endpoints under load, and count what clients see
+chaos: build test-packages ## spoil endpoints, change, overload, drain under load: what do clients see?
 	$(BIN)/python -m tests.chaos
 
 .PHONY: invert

@@ -9,9 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bench.harness.place import BenchError, raise_descriptor_limit, workspace
 from bench.progress import Progress
+from chaos.changes import changes
+from chaos.draining import draining
 from chaos.failing import all_failing, fast_failing, slow
 from chaos.killed import killed
+from chaos.overload import overload
 from chaos.partition import partition
+from chaos.slow_clients import slow_clients
 from chaos.stage import POLICIES, Line, Stage
 from chaos.syscalls import syscalls
 from chaos.toxics import matrix, posts, toxics
@@ -28,6 +32,10 @@ CASES: dict[str, tuple[Case, float]] = {
     "matrix": (matrix, 200),
     "partition": (partition, 30),
     "syscalls": (syscalls, 60),
+    "changes": (changes, 110),
+    "overload": (overload, 65),
+    "slow-clients": (slow_clients, 200),
+    "draining": (draining, 50),
 }
 
 

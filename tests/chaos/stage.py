@@ -57,7 +57,8 @@ def _say_nothing(text: str) -> None:
 class Stage:
     """`scale` multiplies counts where a case allows it; `policies` are those that are asked for.
 
-    `settings` of the service are added to the default configuration.
+    `settings` of the service are added to the default configuration, and `top` to the file's top level. With
+    `unhurried`, nothing is said of times, rates and memory: a disturbed machine must not make a case fail.
     """
 
     folder: Path
@@ -66,6 +67,8 @@ class Stage:
     policies: Sequence[str] = POLICIES
     say: Callable[[str], None] = _say_nothing
     settings: Mapping[str, object] = field(default_factory=dict)
+    top: Mapping[str, object] = field(default_factory=dict)
+    unhurried: bool = False
     _used: int = 0
 
     def fresh_folder(self) -> Path:
@@ -81,7 +84,7 @@ class Stage:
         policy: str,
         environment: Mapping[str, str] | None = None,
     ) -> Mesh:
-        return Mesh(folder, endpoints, policy, self.settings, environment)
+        return Mesh(folder, endpoints, policy, self.settings, environment, self.top)
 
     def count(self, full: int, least: int = 1) -> int:
         return max(least, round(full * self.scale))
@@ -107,9 +110,11 @@ class Mesh:
         policy: str = POLICIES[0],
         settings: Mapping[str, object] | None = None,
         environment: Mapping[str, str] | None = None,
+        top: Mapping[str, object] | None = None,
     ) -> None:
         self.port = free_port()
         config = {
+            **(top or {}),
             "listeners": {"web": {"bind": f"127.0.0.1:{self.port}", "routes": {"/": "origins"}}},
             "services": {"origins": service(endpoints, policy, settings or {})},
         }

@@ -1,0 +1,269 @@
+"""Clients that send their heads and bodies, or read their answers, as slowly as they can: slowhttptest(1)."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.harness.openloop import OpenLoop, OpenLoopResult
+from bench.harness.place import BenchError, find_tool
+from bench.harness.process import Child
+from chaos.failing import origin_ports
+from chaos.stage import Line, Mesh, Stage, local, unmet
+
+HONEST_A_SECOND, HONEST_CONNECTIONS = 500.0, 64
+SLOWER = 2.0
+"""Times the p99 that honest clients have without the slow ones."""
+_KIB, _MIB, _PAGE = 1 << 10, 1 << 20, 4096
+_LOOK_SECONDS = 0.5
+_GONE_SECONDS = 15.0
+_STATUS = re.compile(r"^Exit status:\s*(.*?)\s*$", re.MULTILINE)
+_COUNTS = re.compile(r"^(pending|connected|error|closed):\s*(\d+)", re.MULTILINE)
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Options of slowhttptest, and what of it docs/operations.md promises.
+
+    `codes`: of `fastmesh_errors_total`, under which the connections are ended. `kib`: the most that one of
+    them costs of the process's memory.
+    """
+
+    name: str
+    options: Sequence[str]
+    path: str
+    codes: Sequence[str]
+    kib: float
+
+
+ATTACKS = (
+    Attack("slow headers", ("-H",), "/small", ("header_timeout",), 16),
+    Attack("slow bodies", ("-B", "-s", "65536"), "/small", ("body_timeout",), 16),
+    Attack(
+        "slow readers",
+        # Up to 32 bytes a second of 3 MiB, through a window of at most 1 KiB.
+        ("-X", "-w", "512", "-y", "1024", "-n", "1", "-z", "32", "-k", "3"),
+        "/1m",
+        ("client_aborted",),
+        80,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How many slow clients, how often each sends something, and the most seconds that an attack lasts."""
+
+    clients: int
+    interval: int = 10
+    seconds: int = 60
+    honest_seconds: float = 10.0
+
+
+def slow_clients(stage: Stage, clients: int = 5000) -> Iterator[Line]:
+    """5,000 slow clients of each kind, beside 500 requests a second whose p99 at most doubles."""
+    # Scaled down, fewer of them attack; how long one is waited for stays.
+    scale = Scale(stage.count(clients, least=50), honest_seconds=max(2.0, 10.0 * stage.scale))
+    for attack in ATTACKS:
+        yield play(stage, attack, scale)
+
+
+# ---------------------------------------------------------------- what is seen meanwhile
+
+
+@dataclass
+class Footprint:
+    """The most that was seen: slow clients, and memory in bytes; `kernel`: the buffers of all TCP sockets."""
+
+    connections: float = 0
+    memory: int = 0
+    kernel: int = 0
+
+    def look(self, mesh: Mesh) -> None:
+        self.connections = max(self.connections, _connections(mesh) - HONEST_CONNECTIONS)
+        self.memory = max(self.memory, mesh.proxy.resident_bytes())
+        self.kernel = max(self.kernel, kernel_bytes())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`ended`: the proxy ended all of them. `by` are errors that were counted meanwhile."""
+
+    seen: Footprint
+    ended: bool
+    seconds: float
+    counts: Mapping[str, int] = field(default_factory=dict)
+    by: Mapping[str, int] = field(default_factory=dict)
+
+
+def kernel_bytes() -> int:
+    """proc(5), /proc/net/sockstat: pages that the buffers of TCP sockets take."""
+    text = Path("/proc/net/sockstat").read_text()
+    pages = re.search(r"^TCP:.* mem (\d+)", text, re.MULTILINE)
+    return int(pages[1]) * _PAGE if pages else 0
+
+
+def _connections(mesh: Mesh) -> float:
+    return mesh.proxy.metric("fastmesh_connections_active")
+
+
+def _errors(mesh: Mesh) -> dict[str, int]:
+    found = re.findall(r'^fastmesh_errors_total\{code="(\w+)"\} (\d+)', mesh.proxy.metrics(), re.MULTILINE)
+    return {code: int(count) for code, count in found}
+
+
+# ---------------------------------------------------------------- the case
+
+
+class Honest:
+    """500 requests a second through the proxy, and fewer straight to the origin: what these wait for is the
+    machine's doing."""
+
+    def __init__(self, ports: tuple[int, int], folder: Path, label: str, seconds: float) -> None:
+        rates = (HONEST_A_SECOND, HONEST_A_SECOND / 5)
+        self._loads = [
+            OpenLoop(
+                port,
+                "/small",
+                rate=rate,
+                seconds=seconds,
+                warm_seconds=0.3,
+                log=folder / f"{label}-{port}.log",
+                cpu=None,
+                connections=HONEST_CONNECTIONS,
+            )
+            for port, rate in zip(ports, rates, strict=True)
+        ]
+
+    def __enter__(self) -> Honest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for load in self._loads:
+            load.stop()
+
+    def wait_started(self) -> None:
+        for load in self._loads:
+            load.wait_started()
+
+    def running(self) -> bool:
+        return all(load.running() for load in self._loads)
+
+    def results(self) -> list[OpenLoopResult]:
+        """Waits for the end; first that of the proxy."""
+        return [load.result() for load in self._loads]
+
+    def finish(self) -> list[OpenLoopResult]:
+        """The same, now."""
+        return [load.finish() for load in self._loads]
+
+
+def play(stage: Stage, attack: Attack, scale: Scale) -> Line:
+    folder = stage.fresh_folder()
+    with (
+        origin_ports(folder, 1) as origin,
+        stage.mesh(folder, local(origin.ports), stage.policies[0]) as mesh,
+    ):
+        ports = (mesh.port, origin.ports[0])
+        with Honest(ports, folder, "alone", scale.honest_seconds) as honest:
+            alone = honest.results()
+        before = Footprint(0, mesh.proxy.resident_bytes(), kernel_bytes())
+        with Honest(ports, folder, "beside", scale.seconds + 60.0) as honest:
+            honest.wait_started()
+            outcome = _attack(mesh, folder, attack, scale, honest)
+            beside = honest.finish()
+        left = _left_after(mesh)
+    return _line(stage, attack, scale, (alone, beside), outcome, before, left)
+
+
+def _line(
+    stage: Stage,
+    attack: Attack,
+    scale: Scale,
+    honest: tuple[Sequence[OpenLoopResult], Sequence[OpenLoopResult]],
+    outcome: Outcome,
+    before: Footprint,
+    left: float,
+) -> Line:
+    (alone, alone_direct), (beside, beside_direct) = honest
+    seen = outcome.seen
+    p99s = [one.quantile_us(99) / 1000 for one in (alone, beside, alone_direct, beside_direct)]
+    slower = p99s[1] / (p99s[0] or 1.0)
+    each = (seen.memory - before.memory) / max(1.0, seen.connections) / _KIB
+    named = sum(outcome.by.get(code, 0) for code in attack.codes)
+    return Line(
+        "slow-clients",
+        f"{scale.clients} {attack.name}",
+        {
+            "at once": int(seen.connections),
+            "ended after s": outcome.seconds if outcome.ended else "never",
+            **outcome.by,
+            "honest p99 ms": f"{p99s[0]:.2f}/{p99s[1]:.2f}",
+            "direct": f"{p99s[2]:.2f}/{p99s[3]:.2f}",
+            "honest failed": beside.failed,
+            "KiB each": each,
+            "KiB each in the kernel": (seen.kernel - before.kernel) / max(1.0, seen.connections) / _KIB,
+            "MiB more": (seen.memory - before.memory) / _MIB,
+        },
+        unmet(
+            (seen.connections >= scale.clients / 2, "there were not so many slow clients"),
+            (beside.answered > 0, "no honest request was answered"),
+            (beside.failed == 0, f"honest requests failed: {beside.error_text()}"),
+            (outcome.ended, f"{outcome.counts.get('connected', 0)} were never ended"),
+            (named >= seen.connections / 2, f"only {named} were ended by {' or '.join(attack.codes)}"),
+            (stage.unhurried or slower <= SLOWER, f"honest p99 {slower:.1f} times that without"),
+            (
+                stage.unhurried or each <= attack.kib,
+                f"{each:.1f} KiB a slow client, more than {attack.kib:g}",
+            ),
+            (left == 0, f"{left:.0f} connections are left"),
+        ),
+    )
+
+
+def _attack(mesh: Mesh, folder: Path, attack: Attack, scale: Scale, honest: Honest) -> Outcome:
+    """Goes on until the proxy has ended all of them, or the time is over."""
+    before, begin, seen = _errors(mesh), time.monotonic(), Footprint()
+    url = f"http://127.0.0.1:{mesh.port}{attack.path}"
+    argv = [find_tool("slowhttptest", "slowhttptest"), *attack.options, "-u", url]
+    sizes = {
+        "-c": scale.clients,
+        "-r": max(50, scale.clients // 2),
+        "-l": scale.seconds,
+        "-i": scale.interval,
+    }
+    argv += [str(word) for pair in sizes.items() for word in pair]
+    tool = Child("slowhttptest", argv, log=folder / "slowhttptest.log")
+    try:
+        while tool.wait(_LOOK_SECONDS) is None:
+            seen.look(mesh)
+            if not honest.running():
+                raise BenchError("the honest load ended before the slow clients did")
+            if time.monotonic() - begin > scale.seconds + 60.0:
+                raise BenchError("slowhttptest did not end")
+    finally:
+        tool.stop()
+    text = _COLOURS.sub("", tool.log.read_text(errors="replace"))
+    status = _STATUS.findall(text)
+    if not status or seen.connections == 0:
+        raise BenchError(f"slowhttptest did not do its work:\n{text[-1000:]}")
+    after = _errors(mesh)
+    return Outcome(
+        seen,
+        ended=status[-1] == "No open connections left",
+        seconds=time.monotonic() - begin,
+        counts={name: int(count) for name, count in _COUNTS.findall(text)},  # those of the last look
+        by={code: after[code] - before[code] for code in after if after[code] > before[code]},
+    )
+
+
+def _left_after(mesh: Mesh) -> float:
+    """Connections of clients that are there though no client is; waits some seconds for it to be none."""
+    deadline = time.monotonic() + _GONE_SECONDS
+    while (left := _connections(mesh)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
