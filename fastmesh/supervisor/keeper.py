@@ -24,7 +24,7 @@ from fastmesh.model import Address, Config
 from fastmesh.observability import logs
 from fastmesh.observability.metrics import ReloadCounts
 from fastmesh.registry import ConfigWatcher
-from fastmesh.supervisor import memory
+from fastmesh.supervisor import memory, notify
 from fastmesh.supervisor.accesslog import AccessLogFile
 from fastmesh.supervisor.dataplane import ApplyResult, DataPlane
 
@@ -96,6 +96,14 @@ class ConfigKeeper:
         if self._closed is not None:
             return _outcome("refused", error=self._closed)
         log.info("%s: reading the configuration", why)
+        notify.reloading()
+        try:
+            return await self._look()
+        finally:
+            if self._closed is None:
+                notify.ready(f"the configuration was {self.last.result}, generation {self.last.generation}")
+
+    async def _look(self) -> ReloadOutcome:
         try:
             looked = await self._watcher.reload()
         except FastmeshError as error:

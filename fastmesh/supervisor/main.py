@@ -9,6 +9,7 @@ import trio
 from fastmesh.config import render_text
 from fastmesh.errors import ConfigError, FastmeshError, StartError
 from fastmesh.observability import logs
+from fastmesh.supervisor import notify
 from fastmesh.supervisor.app import serve
 from fastmesh.supervisor.dataplane import DataPlaneFactory
 from fastmesh.supervisor.drain import Exit
@@ -36,6 +37,7 @@ def run(file: str, build_data_plane: DataPlaneFactory | None = None) -> Exit:
         code = Exit.FORCED
     for failure in failures:
         print(_explain(failure), file=sys.stderr)
+        notify.failed(failure)
     return code
 
 
