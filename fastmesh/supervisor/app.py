@@ -34,14 +34,14 @@ RESTART_SECONDS = 5.0
 TEND_SECONDS = 1.0
 
 
-async def serve(file: str, build_data_plane: DataPlaneFactory) -> Exit:
-    """Runs fastmesh with the configuration ``file`` until it is told to stop.
+async def serve(file: str, build_data_plane: DataPlaneFactory, given: dict[str, Given]) -> Exit:
+    """Runs fastmesh with the configuration ``file`` until it is told to stop. ``given`` are listening sockets
+    that were handed in, by the text of their address.
 
     Raises ConfigError for an invalid file and StartError when something cannot start, in an ExceptionGroup.
     """
     shutdown = Shutdown()
     keeper = ConfigKeeper(file)
-    given = activation.take_sockets()
     theirs = activation.held_elsewhere(given)
     data_plane: DataPlane | None = None
     admin_sockets: list[socket.socket] = []

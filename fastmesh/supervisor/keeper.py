@@ -101,7 +101,7 @@ class ConfigKeeper:
             return await self._look()
         finally:
             if self._closed is None:
-                notify.ready(f"the configuration was {self.last.result}, generation {self.last.generation}")
+                notify.ready(_in_words(self.last))
 
     async def _look(self) -> ReloadOutcome:
         try:
@@ -237,6 +237,12 @@ class ConfigKeeper:
             if (key or warning) not in self._warned:
                 self._warned.add(key or warning)
                 log.warning("%s", warning)
+
+
+def _in_words(outcome: ReloadOutcome) -> str:
+    if outcome.result == "refused":
+        return "serves; the new configuration was refused (see the log), the last good one stays in force"
+    return f"serves; configuration {outcome.result} (generation {outcome.generation})"
 
 
 def _outcome(result: ReloadResult, **more: Any) -> ReloadOutcome:
