@@ -9,6 +9,9 @@ import pytest
 # A proxy of the machine must not take requests to 127.0.0.1; locale and time zone must not change a result.
 for _name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
     os.environ.pop(_name, None)
+# What a service manager gave the test run is not for the processes that tests start.
+for _name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+    os.environ.pop(_name, None)
 os.environ.update(LC_ALL="C.UTF-8", TZ="UTC", PYTHONDONTWRITEBYTECODE="1")
 
 SANITIZED = os.environ.get("FASTMESH_SANITIZED", "")

@@ -6,19 +6,24 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 from fastmesh.admin.rules import split_host
 from fastmesh.errors import StartError
+from fastmesh.model import Bind, Given
 
 BACKLOG = 128
 UNIX_MODE = 0o600  # POST is open to whoever may connect, so only the owner (and root) may
 
 
-def open_admin_sockets(bind: str) -> list[socket.socket]:
-    """Listening sockets for ``host:port``, ``:port`` (every address) or ``unix:/path``. Raises StartError,
-    which says what to do."""
+def open_admin_sockets(bind: str, given: dict[str, Given] | None = None) -> list[socket.socket]:
+    """Listening sockets for ``host:port``, ``:port`` (every address) or ``unix:/path``. What ``given`` has
+    for an address, by its text, is taken out of it and used. Raises StartError, which says what to do."""
+    handed_in = {} if given is None else given
+    if bind in handed_in:
+        return list(handed_in.pop(bind).sockets)
     if bind.startswith("unix:"):
         return [_open_unix(bind.removeprefix("unix:"))]
     host, port = split_host(bind)
@@ -33,7 +38,12 @@ def open_admin_sockets(bind: str) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in found:
-            sockets.append(_open_inet(family, kind, protocol, address))
+            # Of an IP address the text is the same for both families.
+            text = Bind("inet6", str(address[0]), int(address[1])).text
+            if text in handed_in:
+                sockets += handed_in.pop(text).sockets
+            else:
+                sockets.append(_open_inet(family, kind, protocol, address))
     except OSError as error:
         for item in sockets:
             item.close()
@@ -107,11 +117,12 @@ def _explain(bind: str, error: OSError) -> str:
     return f"cannot listen on {bind}: {error.strerror}"
 
 
-def close_admin_sockets(sockets: list[socket.socket]) -> None:
-    """Closes them and removes the file of a Unix socket."""
+def close_admin_sockets(sockets: list[socket.socket], theirs: Collection[socket.socket] = ()) -> None:
+    """Closes them and removes the file of a Unix socket, unless it is one of ``theirs``, for which another
+    process cares."""
     for listening in sockets:
         path = ""
-        if listening.family == socket.AF_UNIX and listening.fileno() != -1:
+        if listening.family == socket.AF_UNIX and listening.fileno() != -1 and listening not in theirs:
             path = listening.getsockname()
         listening.close()
         if path:

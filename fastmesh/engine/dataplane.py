@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from msgspec import Struct
@@ -24,7 +23,7 @@ from fastmesh.engine.numbering import Numbers, SlotKey, Slots, pack_address
 from fastmesh.engine.reading import Ejection, Reader, View
 from fastmesh.engine.sockets import Listening, open_listening
 from fastmesh.errors import StartError
-from fastmesh.model import Address, Config, Forward, Listener, Service
+from fastmesh.model import Address, Config, Forward, Given, Listener, Service
 from fastmesh.model.stats import Stats
 from fastmesh.registry.diff import changes as changes_between
 
@@ -59,11 +58,11 @@ class DataPlane:
         *,
         workers: int,
         connection_limit: int,
-        given: Mapping[str, Sequence[socket.socket]] | None = None,
+        given: dict[str, Given] | None = None,
     ) -> None:
-        """``given``: listening sockets that were handed in, by the text of their bind. Those that the first
-        configuration has no use for are closed with the data plane."""
-        self._given = dict(given or {})
+        """``given``: listening sockets that were handed in, by the text of their bind. One that is used is
+        taken out; those that nobody has a use for are closed with the data plane."""
+        self._given = {} if given is None else given
         self._engine = Engine(workers, connection_limit)
         self._workers = workers
         self._threads: list[threading.Thread] = []
@@ -182,21 +181,21 @@ class DataPlane:
     def _open_missing(self, config: Config) -> dict[str, Listening]:
         """Binds every address that is new, or none: a StartError tells all that are in the way."""
         opened: dict[str, Listening] = {}
-        wrong: list[str] = []
+        wrong: list[StartError] = []
         for listener in config.listeners.values():
             for bind in listener.binds:
                 if bind.text in self._listening:
                     continue
                 try:
                     opened[bind.text] = open_listening(
-                        listener.name, bind, self._workers, self._given.pop(bind.text, ())
+                        listener.name, bind, self._workers, self._given.pop(bind.text, None)
                     )
                 except StartError as error:
-                    wrong.append(str(error))
+                    wrong.append(error)
         if wrong:
-            for listening in opened.values():
-                listening.close()
-            raise StartError("\n".join(wrong))
+            for text, listening in opened.items():
+                self._close(text, listening)
+            raise StartError("\n".join(map(str, wrong))) from wrong[0]
         return opened
 
     def _publish(self, config: Config, endpoints: dict[str, Endpoints]) -> int:
@@ -307,7 +306,12 @@ class DataPlane:
         if texts:
             self._wait_for_letters()
         for text in texts:
-            self._listening.pop(text).close()
+            self._close(text, self._listening.pop(text))
+
+    def _close(self, text: str, listening: Listening) -> None:
+        kept = listening.release()
+        if kept is not None:
+            self._given[text] = kept
 
     def _wait_for_letters(self) -> None:
         self._wait(lambda: self._engine.commands_done() >= self._engine.commands_posted)
@@ -410,8 +414,8 @@ class DataPlane:
         for listening in self._listening.values():
             listening.close()
         self._listening.clear()
-        for sockets in self._given.values():
-            for sock in sockets:
+        for given in self._given.values():
+            for sock in given.sockets:
                 sock.close()
         self._given.clear()
         if self._threads:

@@ -12,12 +12,11 @@ import contextlib
 import errno
 import socket
 import stat
-from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
 from fastmesh.errors import StartError
-from fastmesh.model import Bind
+from fastmesh.model import Bind, Given
 
 BACKLOG = 4096  # the kernel caps it by net.core.somaxconn
 
@@ -27,16 +26,20 @@ _identities = count(1)
 class Listening:
     """The sockets of one bind: a queue of its own for each worker, or one for all (``shared``).
 
-    ``ours``: the file of a Unix socket is removed with it.
+    ``given``: those of them that were handed in. ``ours``: no other process cares for them, and the file of a
+    Unix socket is removed with them.
     """
 
-    def __init__(self, bind: Bind, sockets: list[socket.socket], shared: bool, ours: bool = True) -> None:
+    def __init__(
+        self, bind: Bind, sockets: list[socket.socket], shared: bool, given: Given | None = None
+    ) -> None:
         self.bind = bind
         self.sockets = sockets
         self.shared = shared
         self.listener_index = -1  # the number of the listener that it serves
         self._identities = [next(_identities) for _ in sockets]
-        self._ours = ours
+        self._given = given
+        self.ours = given is None or given.ours
 
     def watched_by(self, worker: int, workers: int) -> list[tuple[int, int]]:
         """(identity, descriptor) of each socket that the worker accepts from: none is left to nobody."""
@@ -56,22 +59,33 @@ class Listening:
     def close(self) -> None:
         for sock in self.sockets:
             sock.close()
-        if self._ours and self.bind.family == "unix":
+        if self.ours and self.bind.family == "unix":
             with contextlib.suppress(FileNotFoundError):
                 Path(self.bind.path).unlink()
 
+    def release(self) -> Given | None:
+        """Closes what is ours alone, and gives the rest back for a listener that comes back: until then those
+        who connect wait, since the other process does not accept."""
+        if self._given is None or self.ours:
+            self.close()
+            return None
+        for sock in self.sockets:
+            if sock not in self._given.sockets:
+                sock.close()
+        return self._given
+
     def leave(self) -> None:
         """Closes the descriptors, but not what they stand for: another process holds it too."""
-        self._ours = False
+        self.ours = False
         self.close()
 
 
-def open_listening(listener: str, bind: Bind, workers: int, given: Sequence[socket.socket] = ()) -> Listening:
+def open_listening(listener: str, bind: Bind, workers: int, given: Given | None = None) -> Listening:
     """Binds and listens, or serves from sockets of this address that were handed in (``given``, its own from
     then on). Raises StartError that says what is in the way and what to do."""
     try:
-        if given:
-            return _adopt(bind, list(given), workers)
+        if given is not None:
+            return _adopt(bind, given, workers)
         if bind.family == "unix":
             return Listening(bind, [_open_unix(bind.path)], True)
         return Listening(bind, _open_tcp(bind, workers), False)
@@ -79,20 +93,21 @@ def open_listening(listener: str, bind: Bind, workers: int, given: Sequence[sock
         raise StartError(f"listener {listener}: {_explain(bind, error)}") from error
 
 
-def _adopt(bind: Bind, sockets: list[socket.socket], workers: int) -> Listening:
+def _adopt(bind: Bind, given: Given, workers: int) -> Listening:
     """Each worker gets a queue of its own if others may join the address; else all share what there is."""
+    sockets = list(given.sockets)
     for sock in sockets:
         sock.setblocking(False)
         sock.set_inheritable(False)
     if bind.family == "unix":
-        return Listening(bind, sockets, True)
+        return Listening(bind, sockets, True, given)
     for sock in sockets:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if not all(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for sock in sockets):
-        return Listening(bind, sockets, True)
+        return Listening(bind, sockets, True, given)
     if len(sockets) < workers:
         sockets += _join(sockets[0], workers - len(sockets))
-    return Listening(bind, sockets, False)
+    return Listening(bind, sockets, False, given)
 
 
 def _join(first: socket.socket, count: int) -> list[socket.socket]:

@@ -30,6 +30,7 @@ from fastmesh.model.config import (
     Timeouts,
     Upstream,
 )
+from fastmesh.model.given import Given
 
 __all__ = [
     "UNSET",
@@ -44,6 +45,7 @@ __all__ = [
     "Endpoint",
     "Forward",
     "Forwarded",
+    "Given",
     "HashKey",
     "Health",
     "Limits",

@@ -17,10 +17,10 @@ from fastmesh.admin.server import AdminServer
 from fastmesh.admin.sockets import admin_url, close_admin_sockets, open_admin_sockets
 from fastmesh.errors import StartError
 from fastmesh.health import ServiceHealth
-from fastmesh.model import Config
+from fastmesh.model import Config, Given
 from fastmesh.model.stats import Stats
 from fastmesh.observability.metrics import ReloadCounts
-from fastmesh.supervisor import memory, resources
+from fastmesh.supervisor import activation, memory, notify, resources
 from fastmesh.supervisor.dataplane import DataPlane, DataPlaneFactory
 from fastmesh.supervisor.drain import Exit, Shutdown, drain
 from fastmesh.supervisor.keeper import ConfigKeeper
@@ -34,13 +34,15 @@ RESTART_SECONDS = 5.0
 TEND_SECONDS = 1.0
 
 
-async def serve(file: str, build_data_plane: DataPlaneFactory) -> Exit:
-    """Runs fastmesh with the configuration ``file`` until it is told to stop.
+async def serve(file: str, build_data_plane: DataPlaneFactory, given: dict[str, Given]) -> Exit:
+    """Runs fastmesh with the configuration ``file`` until it is told to stop. ``given`` are listening sockets
+    that were handed in, by the text of their address.
 
     Raises ConfigError for an invalid file and StartError when something cannot start, in an ExceptionGroup.
     """
     shutdown = Shutdown()
     keeper = ConfigKeeper(file)
+    theirs = activation.held_elsewhere(given)
     data_plane: DataPlane | None = None
     admin_sockets: list[socket.socket] = []
     served = False
@@ -54,9 +56,9 @@ async def serve(file: str, build_data_plane: DataPlaneFactory) -> Exit:
                 config = await keeper.load()
                 workers = config.workers or resources.available_cpus()
                 limit = connections(config, workers)
-                data_plane = build_data_plane(workers=workers, connection_limit=limit)
+                data_plane = build_data_plane(workers=workers, connection_limit=limit, given=given)
                 control = Control(keeper, data_plane, shutdown)
-                admin_sockets = await bind_everything(keeper, data_plane)
+                admin_sockets = await bind_everything(keeper, data_plane, given)
                 data_plane.start()
                 served = True
                 if admin_sockets:
@@ -71,16 +73,20 @@ async def serve(file: str, build_data_plane: DataPlaneFactory) -> Exit:
                 nursery.start_soon(go_on, "tending the data plane", tend, data_plane)
                 control.started = True
                 memory.give_back()
-                log.info("%s", describe_start(data_plane.stats(), admin_sockets, workers))
+                nursery.start_soon(notify.feed_watchdog)
+                serving = describe_start(data_plane.stats(), admin_sockets, workers)
+                log.info("%s", serving)
+                notify.ready(serving)
 
                 # Serve, then stop in reverse order.
                 await shutdown.requested.wait()
                 log.info("%s: draining", shutdown.reason)
                 await keeper.close("fastmesh is draining")
+                nursery.start_soon(notify.tell_drain, shutdown.reason, data_plane.busy)
                 outcome = await drain(data_plane, keeper.config.drain)
                 nursery.cancel_scope.cancel()
         finally:
-            close_admin_sockets(admin_sockets)
+            close_admin_sockets(admin_sockets, theirs)
             if data_plane is not None:
                 data_plane.stop()
                 if served:
@@ -190,22 +196,27 @@ def connections(config: Config, workers: int) -> int:
     return limit.connections
 
 
-async def bind_everything(keeper: ConfigKeeper, data_plane: DataPlane) -> list[socket.socket]:
-    """Binds the admin API and the listeners; says everything that is in the way at once."""
-    wrong: list[str] = []
+async def bind_everything(
+    keeper: ConfigKeeper, data_plane: DataPlane, given: dict[str, Given]
+) -> list[socket.socket]:
+    """Binds the admin API and the listeners, or finds them in ``given``; says at once all that is in the
+    way."""
+    wrong: list[StartError] = []
+    theirs = activation.held_elsewhere(given)
     sockets: list[socket.socket] = []
     try:
         if keeper.config.admin.bind is not None:
-            sockets = open_admin_sockets(keeper.config.admin.bind)
+            sockets = open_admin_sockets(keeper.config.admin.bind, given)
     except StartError as error:
-        wrong.append(str(error))
+        wrong.append(error)
+    activation.match(given, keeper.config)
     try:
         await keeper.apply_first(data_plane)
     except StartError as error:
-        wrong.append(str(error))
+        wrong.append(error)
     if wrong:
-        close_admin_sockets(sockets)
-        raise StartError("\n".join(wrong))
+        close_admin_sockets(sockets, theirs)
+        raise StartError("\n".join(map(str, wrong))) from wrong[0]
     return sockets
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from fastmesh.model import Address, Config
+from fastmesh.model import Address, Config, Given
 from fastmesh.model.stats import Stats
 
 
@@ -70,4 +70,8 @@ class DataPlane(Protocol):
 
 
 class DataPlaneFactory(Protocol):
-    def __call__(self, *, workers: int, connection_limit: int) -> DataPlane: ...
+    def __call__(
+        self, *, workers: int, connection_limit: int, given: dict[str, Given] | None = None
+    ) -> DataPlane:
+        """``given``: listening sockets that were handed in, by the text of their bind; what is used is taken
+        out."""

@@ -24,7 +24,7 @@ from fastmesh.model import Address, Config
 from fastmesh.observability import logs
 from fastmesh.observability.metrics import ReloadCounts
 from fastmesh.registry import ConfigWatcher
-from fastmesh.supervisor import memory
+from fastmesh.supervisor import memory, notify
 from fastmesh.supervisor.accesslog import AccessLogFile
 from fastmesh.supervisor.dataplane import ApplyResult, DataPlane
 
@@ -96,6 +96,14 @@ class ConfigKeeper:
         if self._closed is not None:
             return _outcome("refused", error=self._closed)
         log.info("%s: reading the configuration", why)
+        notify.reloading()
+        try:
+            return await self._look()
+        finally:
+            if self._closed is None:
+                notify.ready(_in_words(self.last))
+
+    async def _look(self) -> ReloadOutcome:
         try:
             looked = await self._watcher.reload()
         except FastmeshError as error:
@@ -229,6 +237,12 @@ class ConfigKeeper:
             if (key or warning) not in self._warned:
                 self._warned.add(key or warning)
                 log.warning("%s", warning)
+
+
+def _in_words(outcome: ReloadOutcome) -> str:
+    if outcome.result == "refused":
+        return "serves; the new configuration was refused (see the log), the last good one stays in force"
+    return f"serves; configuration {outcome.result} (generation {outcome.generation})"
 
 
 def _outcome(result: ReloadResult, **more: Any) -> ReloadOutcome:

@@ -9,6 +9,7 @@ import trio
 from fastmesh.config import render_text
 from fastmesh.errors import ConfigError, FastmeshError, StartError
 from fastmesh.observability import logs
+from fastmesh.supervisor import activation, notify
 from fastmesh.supervisor.app import serve
 from fastmesh.supervisor.dataplane import DataPlaneFactory
 from fastmesh.supervisor.drain import Exit
@@ -29,13 +30,16 @@ def run(file: str, build_data_plane: DataPlaneFactory | None = None) -> Exit:
     failures: list[FastmeshError] = []
     code = Exit.FAILED
     try:
-        code = trio.run(serve, file, build_data_plane)
+        # Before anything else opens a descriptor: theirs are known by their numbers.
+        given = activation.take_sockets()
+        code = trio.run(serve, file, build_data_plane, given)
     except* (ConfigError, StartError) as group:
         failures = [error for error in group.exceptions if isinstance(error, FastmeshError)]
     except* KeyboardInterrupt:
         code = Exit.FORCED
     for failure in failures:
         print(_explain(failure), file=sys.stderr)
+        notify.failed(failure)
     return code
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastmesh.errors import StartError
-from fastmesh.model import Address, Config
+from fastmesh.model import Address, Config, Given
 from fastmesh.model.stats import (
     EndpointStats,
     Histogram,
@@ -44,7 +44,7 @@ class FakeDataPlane:
 
     `in_progress` is what `busy` says, `may_eject` what `eject` does."""
 
-    def __init__(self, *, workers: int, connection_limit: int) -> None:
+    def __init__(self, *, workers: int, connection_limit: int, given: dict[str, Given] | None = None) -> None:
         self.workers = workers
         self.connection_limit = connection_limit
         self.calls: list[str] = []
@@ -60,6 +60,7 @@ class FakeDataPlane:
         self.may_eject = True
         self._generation = 0
         self._sockets: dict[str, socket.socket] = {}
+        self._given = {} if given is None else given
 
     def _called(self, name: str) -> None:
         self.calls.append(name)
@@ -78,6 +79,9 @@ class FakeDataPlane:
         fresh: dict[str, socket.socket] = {}
         for text, bind in wanted.items():
             if text in self._sockets:
+                continue
+            if text in self._given:
+                (fresh[text],) = self._given.pop(text).sockets
                 continue
             item = socket.socket()
             item.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -31,7 +31,8 @@ _STOP_DEADLINE = 15.0
 
 class Proxy:
     """One process. `config` is a mapping that becomes YAML, or the text itself; `admin` is filled in if it
-    is a mapping. `environment` is added to this process's."""
+    is a mapping. `environment` is added to this process's. `under` is a command that goes before, and becomes
+    fastmesh."""
 
     def __init__(
         self,
@@ -40,6 +41,8 @@ class Proxy:
         *,
         arguments: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
+        under: tuple[str, ...] = (),
+        descriptors: tuple[int, ...] = (),
     ) -> None:
         self.folder = folder
         self.admin_port = free_port()
@@ -48,6 +51,8 @@ class Proxy:
         self.stdout_file = folder / f"fastmesh-{self.admin_port}.stdout"
         self.arguments = arguments
         self.environment = dict(environment or {})
+        self.under = under
+        self.descriptors = descriptors
         self.process: subprocess.Popen[bytes] | None = None
         self._shown = 0
         self._expected_end = False
@@ -79,12 +84,13 @@ class Proxy:
         environment["PYTHONUNBUFFERED"] = "1"
         with self.stderr_file.open("ab") as stderr, self.stdout_file.open("ab") as stdout:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fastmesh", "run", str(self.file), *self.arguments],
+                [*self.under, sys.executable, "-m", "fastmesh", "run", str(self.file), *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
                 cwd=self.folder,
                 env=environment,
+                pass_fds=self.descriptors,
             )
         if ready:
             self.wait_ready()

@@ -8,6 +8,7 @@ import pytest
 
 from fastmesh.admin.sockets import admin_url, close_admin_sockets, open_admin_sockets
 from fastmesh.errors import StartError
+from fastmesh.model import Given
 
 
 def test_a_port_in_use_says_so_and_what_to_do():
@@ -52,6 +53,31 @@ def test_a_stale_unix_socket_is_taken_over_and_a_live_one_is_not(tmp_path):
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))  # the first one still listens
     close_admin_sockets(sockets)
+
+
+def test_a_socket_that_was_handed_in_is_used(tmp_path):
+    path = str(tmp_path / "fm.sock")
+    with socket.socket(socket.AF_UNIX) as theirs:
+        theirs.bind(path)
+        theirs.listen()
+        given = {f"unix:{path}": Given((theirs,), ours=False), "unix:/other": Given((), ours=False)}
+        sockets = open_admin_sockets(f"unix:{path}", given)
+        assert sockets == [theirs]
+        assert list(given) == ["unix:/other"]
+        close_admin_sockets(sockets, theirs=[theirs])
+        assert theirs.fileno() == -1
+    assert (tmp_path / "fm.sock").exists()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_host_is_looked_for_by_its_address(host):
+    with socket.create_server(("127.0.0.1", 0)) as theirs:
+        port = theirs.getsockname()[1]
+        given = {f"127.0.0.1:{port}": Given((theirs,), ours=False)}
+        sockets = open_admin_sockets(f"{host}:{port}", given)
+        assert theirs in sockets
+        assert not given
+        close_admin_sockets(sockets)
 
 
 def test_a_file_in_the_way_is_left_alone(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from fastmesh.engine import sockets
 from fastmesh.engine.sockets import Listening, open_listening
 from fastmesh.errors import StartError
-from fastmesh.model import Bind
+from fastmesh.model import Bind, Given
 from support.descriptors import open_descriptors
 
 Open = Callable[..., Listening]
@@ -95,9 +95,9 @@ def test_each_socket_has_an_identity(listen: Open) -> None:
 # ---------------------------------------------------------------- handed in
 
 
-def handed_in(listening: Listening) -> list[socket.socket]:
+def handed_in(listening: Listening, ours: bool = True) -> Given:
     """The same sockets, as another process would get them."""
-    return [sock.dup() for sock in listening.sockets]
+    return Given(tuple(sock.dup() for sock in listening.sockets), ours)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
@@ -117,7 +117,9 @@ def test_handed_in_sockets_are_shared_out(listen: Open, workers: int) -> None:
 
 def test_a_handed_in_socket_that_nothing_may_join_is_for_all(listen: Open) -> None:
     sock = socket.create_server(("127.0.0.1", 0))
-    listening = open_listening("web", Bind("inet", "127.0.0.1", sock.getsockname()[1]), 2, [sock])
+    listening = open_listening(
+        "web", Bind("inet", "127.0.0.1", sock.getsockname()[1]), 2, Given((sock,), True)
+    )
     try:
         assert listening.shared
         assert [fd for worker in range(2) for _, fd in listening.watched_by(worker, 2)] == [sock.fileno()] * 2
@@ -136,6 +138,40 @@ def test_what_another_process_holds_is_left(tmp_path: Path, listen: Open) -> Non
         client.connect(bind.path)
     after.close()
     assert not Path(bind.path).exists()
+
+
+def test_the_file_of_a_socket_that_another_process_keeps_is_left(tmp_path: Path, listen: Open) -> None:
+    bind = Bind("unix", path=str(tmp_path / "s.sock"))
+    keeper = listen(bind)
+    open_listening("web", bind, 2, handed_in(keeper, ours=False)).close()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(bind.path)
+
+
+def test_what_another_process_keeps_is_released_and_the_rest_closed(listen: Open) -> None:
+    keeper = listen(loopback(), 1)
+    given = handed_in(keeper, ours=False)
+    group = open_listening("web", keeper.bind, 3, given)
+    joined = group.sockets[1:]
+    assert len(joined) == 2
+    assert group.release() is given
+    assert [sock.fileno() for sock in joined] == [-1, -1]
+    again = open_listening("web", keeper.bind, 1, given)
+    with socket.create_connection(("127.0.0.1", port_of(keeper))):
+        again.sockets[0].accept()[0].close()
+    again.close()
+
+
+def test_what_is_ours_is_closed_when_it_is_released(listen: Open, tmp_path: Path) -> None:
+    for given in (False, True):
+        bind = Bind("unix", path=str(tmp_path / f"{given}.sock"))
+        listening = listen(bind)
+        if given:
+            before, listening = listening, open_listening("web", bind, 1, handed_in(listening))
+            before.leave()
+        assert listening.release() is None
+        assert listening.sockets[0].fileno() == -1
+        assert not Path(bind.path).exists()
 
 
 @pytest.mark.parametrize("reuse_port", [False, True])

@@ -40,7 +40,7 @@ def test_everything_in_the_way_is_said_at_once(file, taken):
         async def main():
             keeper = ConfigKeeper(str(file))
             await keeper.load()
-            await app.bind_everything(keeper, FakeDataPlane(workers=1, connection_limit=1))
+            await app.bind_everything(keeper, FakeDataPlane(workers=1, connection_limit=1), {})
 
         with pytest.raises(StartError) as raised:
             trio.run(main)
@@ -89,7 +89,7 @@ def test_the_start_line_names_all_addresses(file):
         keeper = ConfigKeeper(str(file))
         await keeper.load()
         data_plane = FakeDataPlane(workers=2, connection_limit=1)
-        sockets = await app.bind_everything(keeper, data_plane)
+        sockets = await app.bind_everything(keeper, data_plane, {})
         try:
             line = app.describe_start(data_plane.stats(), sockets, 2)
             port = sockets[0].getsockname()[1]
