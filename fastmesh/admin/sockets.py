@@ -6,42 +6,71 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from fastmesh.admin.rules import split_host
 from fastmesh.errors import StartError
 from fastmesh.model import Bind, Given
 
+_Found = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
+
 BACKLOG = 128
 UNIX_MODE = 0o600  # POST is open to whoever may connect, so only the owner (and root) may
 
 
-def open_admin_sockets(bind: str, given: dict[str, Given] | None = None) -> list[socket.socket]:
-    """Listening sockets for ``host:port``, ``:port`` (every address) or ``unix:/path``. What ``given`` has
-    for an address, by its text, is taken out of it and used. Raises StartError, which says what to do."""
+class AdminListening:
+    """The listening sockets of one ``bind``. ``ours``: no other process cares for them, and the file of a
+    Unix socket is removed with them."""
+
+    def __init__(self, bind: str, sockets: list[socket.socket], ours: bool = True) -> None:
+        self.bind = bind
+        self.sockets = sockets
+        self.ours = ours
+
+    def close(self) -> None:
+        if self.ours:
+            close_admin_sockets(self.sockets)
+        else:
+            self.leave()
+
+    def leave(self) -> None:
+        """Closes the descriptors, but not what they stand for: another process holds it too."""
+        self.ours = False
+        for listening in self.sockets:
+            listening.close()
+
+
+def open_admin(bind: str, given: Mapping[str, Given] | None = None) -> AdminListening:
+    """As `open_admin_sockets`; who cares for a socket that was handed in cares on."""
+    handed_in = {} if given is None else given
+    used = [handed_in[text] for text in admin_addresses(bind) if text in handed_in]
+    sockets = open_admin_sockets(bind, handed_in)
+    return AdminListening(bind, sockets, ours=all(item.ours for item in used))
+
+
+def admin_addresses(bind: str) -> list[str]:
+    """``bind`` itself, and the addresses that it stands for, as texts that sockets are known by."""
+    with suppress(StartError):
+        return [bind, *(_text(address) for _, _, _, _, address in _resolve(bind))]
+    return [bind]
+
+
+def open_admin_sockets(bind: str, given: Mapping[str, Given] | None = None) -> list[socket.socket]:
+    """Listening sockets for ``host:port``, ``:port`` (every address) or ``unix:/path``; those that ``given``
+    has for an address, by its text, are used. Raises StartError, which says what to do."""
     handed_in = {} if given is None else given
     if bind in handed_in:
-        return list(handed_in.pop(bind).sockets)
+        return list(handed_in[bind].sockets)
     if bind.startswith("unix:"):
         return [_open_unix(bind.removeprefix("unix:"))]
-    host, port = split_host(bind)
-    try:
-        found = socket.getaddrinfo(
-            host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
-        )
-    except (OSError, ValueError) as error:
-        raise StartError(
-            f"admin: cannot listen on {bind}: {error}; write an address such as 127.0.0.1:9400"
-        ) from error
     sockets: list[socket.socket] = []
     try:
-        for family, kind, protocol, _, address in found:
-            # Of an IP address the text is the same for both families.
-            text = Bind("inet6", str(address[0]), int(address[1])).text
-            if text in handed_in:
-                sockets += handed_in.pop(text).sockets
+        for family, kind, protocol, _, address in _resolve(bind):
+            if _text(address) in handed_in:
+                sockets += handed_in[_text(address)].sockets
             else:
                 sockets.append(_open_inet(family, kind, protocol, address))
     except OSError as error:
@@ -49,6 +78,26 @@ def open_admin_sockets(bind: str, given: dict[str, Given] | None = None) -> list
             item.close()
         raise StartError(f"admin: {_explain(bind, error)}") from error
     return sockets
+
+
+def _resolve(bind: str) -> Sequence[_Found]:
+    """What getaddrinfo(3) makes of it; nothing for a Unix socket."""
+    if bind.startswith("unix:"):
+        return []
+    host, port = split_host(bind)
+    try:
+        return socket.getaddrinfo(
+            host or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_ADDRCONFIG
+        )
+    except (OSError, ValueError) as error:
+        raise StartError(
+            f"admin: cannot listen on {bind}: {error}; write an address such as 127.0.0.1:9400"
+        ) from error
+
+
+def _text(address: tuple[object, ...]) -> str:
+    """Of an IP address the text is the same for both families."""
+    return Bind("inet6", str(address[0]), int(str(address[1]))).text
 
 
 def _open_inet(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
@@ -117,12 +166,11 @@ def _explain(bind: str, error: OSError) -> str:
     return f"cannot listen on {bind}: {error.strerror}"
 
 
-def close_admin_sockets(sockets: list[socket.socket], theirs: Collection[socket.socket] = ()) -> None:
-    """Closes them and removes the file of a Unix socket, unless it is one of ``theirs``, for which another
-    process cares."""
+def close_admin_sockets(sockets: list[socket.socket]) -> None:
+    """Closes them and removes the file of a Unix socket."""
     for listening in sockets:
         path = ""
-        if listening.family == socket.AF_UNIX and listening.fileno() != -1 and listening not in theirs:
+        if listening.family == socket.AF_UNIX and listening.fileno() != -1:
             path = listening.getsockname()
         listening.close()
         if path:

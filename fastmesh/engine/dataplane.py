@@ -58,11 +58,11 @@ class DataPlane:
         *,
         workers: int,
         connection_limit: int,
-        given: dict[str, Given] | None = None,
+        given: Mapping[str, Given] | None = None,
     ) -> None:
-        """``given``: listening sockets that were handed in, by the text of their bind. One that is used is
-        taken out; those that nobody has a use for are closed with the data plane."""
-        self._given = {} if given is None else given
+        """``given``: listening sockets that were handed in, by the text of their bind. Those that no
+        configuration has a use for are closed with the data plane."""
+        self._given = dict(given or {})
         self._engine = Engine(workers, connection_limit)
         self._workers = workers
         self._threads: list[threading.Thread] = []

@@ -10,9 +10,9 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Mapping
 from pathlib import Path
 
+from fastmesh.admin.sockets import admin_addresses
 from fastmesh.errors import StartError
 from fastmesh.model import Bind, Config, Given
 
@@ -92,14 +92,12 @@ def address_text(sock: socket.socket) -> str:
     return Bind("inet6", "" if every else host, port).text
 
 
-def held_elsewhere(given: Mapping[str, Given]) -> tuple[socket.socket, ...]:
-    """Those that another process cares for."""
-    return tuple(sock for item in given.values() if not item.ours for sock in item.sockets)
-
-
-def match(given: dict[str, Given], config: Config) -> None:
-    """Names the sockets as the listeners of ``config`` do, and warns of those that none of them binds: who
-    connects there waits in vain. They are kept, for a listener that a later change brings."""
+def share_out(given: dict[str, Given], config: Config) -> dict[str, Given]:
+    """Takes the sockets of the admin API out of ``given``, names those that stay as the listeners of
+    ``config`` do, and warns of those that none of them binds: who connects there waits in vain. They are
+    kept, for a listener that a later change brings."""
+    bound = admin_addresses(config.admin.bind) if config.admin.bind is not None else []
+    for_admin = {text: given.pop(text) for text in bound if text in given}
     binds = {bind.text: bind for listener in config.listeners.values() for bind in listener.binds}
     for text, bind in binds.items():
         for other in _same_place(bind):
@@ -107,6 +105,7 @@ def match(given: dict[str, Given], config: Config) -> None:
                 given[text] = given.pop(other)
     for text in sorted(text for text in given.keys() - binds.keys() if not given[text].ours):
         log.warning("%s", _nobody_binds(text, binds))
+    return for_admin
 
 
 def _same_place(bind: Bind) -> list[str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import trio
 
@@ -14,7 +13,7 @@ from fastmesh import __version__
 from fastmesh.admin.api import Api
 from fastmesh.admin.control import ReloadOutcome
 from fastmesh.admin.server import AdminServer
-from fastmesh.admin.sockets import admin_url, close_admin_sockets, open_admin_sockets
+from fastmesh.admin.sockets import AdminListening, admin_url, open_admin
 from fastmesh.errors import StartError
 from fastmesh.health import ServiceHealth
 from fastmesh.model import Config, Given
@@ -42,9 +41,8 @@ async def serve(file: str, build_data_plane: DataPlaneFactory, given: dict[str, 
     """
     shutdown = Shutdown()
     keeper = ConfigKeeper(file)
-    theirs = activation.held_elsewhere(given)
     data_plane: DataPlane | None = None
-    admin_sockets: list[socket.socket] = []
+    admin: AdminListening | None = None
     served = False
     outcome = Exit.FORCED  # what holds when everything is cancelled by a second signal
     with trio.open_signal_receiver(*SIGNALS) as signals:
@@ -54,16 +52,15 @@ async def serve(file: str, build_data_plane: DataPlaneFactory, given: dict[str, 
 
                 # Start, in order. Nothing is served before everything is known to be able to start.
                 config = await keeper.load()
-                workers = config.workers or resources.available_cpus()
-                limit = connections(config, workers)
-                data_plane = build_data_plane(workers=workers, connection_limit=limit, given=given)
+                given_to_admin = activation.share_out(given, config)
+                data_plane = make_data_plane(build_data_plane, config, given)
                 control = Control(keeper, data_plane, shutdown)
-                admin_sockets = await bind_everything(keeper, data_plane, given)
+                admin = await bind_everything(keeper, data_plane, given_to_admin)
                 data_plane.start()
                 served = True
-                if admin_sockets:
+                if admin is not None:
                     server = AdminServer(Api(control, config.admin).respond)
-                    nursery.start_soon(server.serve, admin_sockets)
+                    nursery.start_soon(server.serve, admin.sockets)
                 nursery.start_soon(go_on, "watching the configuration", keeper.watch)
                 nursery.start_soon(go_on, "resolving host names", refresh_names, keeper)
                 nursery.start_soon(go_on, "checking endpoints", keeper.checker.run, data_plane.set_health)
@@ -74,7 +71,7 @@ async def serve(file: str, build_data_plane: DataPlaneFactory, given: dict[str, 
                 control.started = True
                 memory.give_back()
                 nursery.start_soon(notify.feed_watchdog)
-                serving = describe_start(data_plane.stats(), admin_sockets, workers)
+                serving = describe_start(data_plane.stats(), admin)
                 log.info("%s", serving)
                 notify.ready(serving)
 
@@ -86,7 +83,8 @@ async def serve(file: str, build_data_plane: DataPlaneFactory, given: dict[str, 
                 outcome = await drain(data_plane, keeper.config.drain)
                 nursery.cancel_scope.cancel()
         finally:
-            close_admin_sockets(admin_sockets, theirs)
+            if admin is not None:
+                admin.close()
             if data_plane is not None:
                 data_plane.stop()
                 if served:
@@ -196,28 +194,33 @@ def connections(config: Config, workers: int) -> int:
     return limit.connections
 
 
+def make_data_plane(build: DataPlaneFactory, config: Config, given: Mapping[str, Given]) -> DataPlane:
+    workers = config.workers or resources.available_cpus()
+    limit = connections(config, workers)
+    return build(workers=workers, connection_limit=limit, given=given)
+
+
 async def bind_everything(
-    keeper: ConfigKeeper, data_plane: DataPlane, given: dict[str, Given]
-) -> list[socket.socket]:
-    """Binds the admin API and the listeners, or finds them in ``given``; says at once all that is in the
-    way."""
+    keeper: ConfigKeeper, data_plane: DataPlane, given_to_admin: Mapping[str, Given]
+) -> AdminListening | None:
+    """Binds the admin API and the listeners, but for what was handed in; says everything that is in the way
+    at once."""
     wrong: list[StartError] = []
-    theirs = activation.held_elsewhere(given)
-    sockets: list[socket.socket] = []
+    admin: AdminListening | None = None
     try:
         if keeper.config.admin.bind is not None:
-            sockets = open_admin_sockets(keeper.config.admin.bind, given)
+            admin = open_admin(keeper.config.admin.bind, given_to_admin)
     except StartError as error:
         wrong.append(error)
-    activation.match(given, keeper.config)
     try:
         await keeper.apply_first(data_plane)
     except StartError as error:
         wrong.append(error)
     if wrong:
-        close_admin_sockets(sockets, theirs)
+        if admin is not None:
+            admin.close()
         raise StartError("\n".join(map(str, wrong))) from wrong[0]
-    return sockets
+    return admin
 
 
 def report_leaks(data_plane: DataPlane) -> None:
@@ -226,9 +229,10 @@ def report_leaks(data_plane: DataPlane) -> None:
         log.error("native objects leaked: %s", left)
 
 
-def describe_start(stats: Stats, admin_sockets: Sequence[socket.socket], workers: int) -> str:
+def describe_start(stats: Stats, admin: AdminListening | None) -> str:
     """One line: version, what listens where, the admin API's address, workers, pid."""
     parts = [f"{item.listener} ({item.protocol}) on {', '.join(item.binds)}" for item in stats.listeners]
     where = "; ".join(parts) or "no listener"
-    api = ", ".join(map(admin_url, admin_sockets)) or "off"
+    api = ", ".join(map(admin_url, admin.sockets)) if admin is not None else "off"
+    workers = len(stats.workers)
     return f"fastmesh {__version__} serves {where}; admin {api}; workers: {workers}; pid {os.getpid()}"

@@ -71,7 +71,6 @@ class DataPlane(Protocol):
 
 class DataPlaneFactory(Protocol):
     def __call__(
-        self, *, workers: int, connection_limit: int, given: dict[str, Given] | None = None
+        self, *, workers: int, connection_limit: int, given: Mapping[str, Given] | None = None
     ) -> DataPlane:
-        """``given``: listening sockets that were handed in, by the text of their bind; what is used is taken
-        out."""
+        """``given``: listening sockets that were handed in, by the text of their bind."""

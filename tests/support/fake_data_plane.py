@@ -44,7 +44,9 @@ class FakeDataPlane:
 
     `in_progress` is what `busy` says, `may_eject` what `eject` does."""
 
-    def __init__(self, *, workers: int, connection_limit: int, given: dict[str, Given] | None = None) -> None:
+    def __init__(
+        self, *, workers: int, connection_limit: int, given: Mapping[str, Given] | None = None
+    ) -> None:
         self.workers = workers
         self.connection_limit = connection_limit
         self.calls: list[str] = []
@@ -60,7 +62,7 @@ class FakeDataPlane:
         self.may_eject = True
         self._generation = 0
         self._sockets: dict[str, socket.socket] = {}
-        self._given = {} if given is None else given
+        self._given = dict(given or {})
 
     def _called(self, name: str) -> None:
         self.calls.append(name)

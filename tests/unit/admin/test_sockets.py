@@ -6,7 +6,13 @@ import stat
 
 import pytest
 
-from fastmesh.admin.sockets import admin_url, close_admin_sockets, open_admin_sockets
+from fastmesh.admin.sockets import (
+    admin_addresses,
+    admin_url,
+    close_admin_sockets,
+    open_admin,
+    open_admin_sockets,
+)
 from fastmesh.errors import StartError
 from fastmesh.model import Given
 
@@ -55,29 +61,36 @@ def test_a_stale_unix_socket_is_taken_over_and_a_live_one_is_not(tmp_path):
     close_admin_sockets(sockets)
 
 
-def test_a_socket_that_was_handed_in_is_used(tmp_path):
-    path = str(tmp_path / "fm.sock")
-    with socket.socket(socket.AF_UNIX) as theirs:
-        theirs.bind(path)
-        theirs.listen()
-        given = {f"unix:{path}": Given((theirs,), ours=False), "unix:/other": Given((), ours=False)}
-        sockets = open_admin_sockets(f"unix:{path}", given)
-        assert sockets == [theirs]
-        assert list(given) == ["unix:/other"]
-        close_admin_sockets(sockets, theirs=[theirs])
-        assert theirs.fileno() == -1
-    assert (tmp_path / "fm.sock").exists()
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_socket_that_was_handed_in_is_used(tmp_path, ours):
+    path = tmp_path / "fm.sock"
+    with socket.socket(socket.AF_UNIX) as handed_in:
+        handed_in.bind(str(path))
+        handed_in.listen()
+        admin = open_admin(f"unix:{path}", {f"unix:{path}": Given((handed_in,), ours)})
+        assert admin.sockets == [handed_in]
+        admin.close()
+        assert handed_in.fileno() == -1
+    assert path.exists() == (not ours)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_a_host_is_looked_for_by_its_address(host):
     with socket.create_server(("127.0.0.1", 0)) as theirs:
         port = theirs.getsockname()[1]
-        given = {f"127.0.0.1:{port}": Given((theirs,), ours=False)}
-        sockets = open_admin_sockets(f"{host}:{port}", given)
-        assert theirs in sockets
-        assert not given
-        close_admin_sockets(sockets)
+        assert f"127.0.0.1:{port}" in admin_addresses(f"{host}:{port}")
+        admin = open_admin(f"{host}:{port}", {f"127.0.0.1:{port}": Given((theirs,), ours=False)})
+        assert theirs in admin.sockets
+        assert not admin.ours
+        admin.close()
+
+
+def test_what_is_opened_here_is_ours(tmp_path):
+    path = tmp_path / "fm.sock"
+    admin = open_admin(f"unix:{path}", {"unix:/other": Given((), ours=False)})
+    assert admin.ours
+    admin.close()
+    assert not path.exists()
 
 
 def test_a_file_in_the_way_is_left_alone(tmp_path):

@@ -60,18 +60,26 @@ def listen():
 def taken(first):
     given = activation.take_sockets(first)
     yield given
-    for sock in activation.held_elsewhere(given):
+    for sock in sockets_of(given):
         sock.close()
+
+
+def sockets_of(given):
+    return [sock for item in given.values() for sock in item.sockets]
 
 
 def port_of(sock):
     return sock.getsockname()[1]
 
 
-def config_with(tmp_path, *binds):
+def config_with(tmp_path, *binds, admin="off"):
     file = tmp_path / "fastmesh.yaml"
     lines = [f'  l{number}: {{bind: "{bind}", routes: {{/: a}}}}' for number, bind in enumerate(binds)]
-    file.write_text("listeners:\n" + "\n".join(lines) + "\nservices:\n  a: {endpoints: ['127.0.0.1:1']}\n")
+    file.write_text(
+        f"admin: {admin}\nlisteners:\n"
+        + "\n".join(lines)
+        + "\nservices:\n  a: {endpoints: ['127.0.0.1:1']}\n"
+    )
     return configuration.load(str(file)).config
 
 
@@ -91,7 +99,7 @@ def test_sockets_are_known_by_their_address(hand_in, listen, tmp_path):
             f"unix:{path}",
         ]
         assert not any(item.ours for item in given.values())
-        assert not any(sock.get_inheritable() for sock in activation.held_elsewhere(given))
+        assert not any(sock.get_inheritable() for sock in sockets_of(given))
     assert not set(activation.VARIABLES) & os.environ.keys()
 
 
@@ -158,13 +166,13 @@ def given_at(*texts, ours=False):
 
 def test_what_a_listener_binds_is_no_surprise(tmp_path, caplog):
     given = given_at("127.0.0.1:80", ":81", f"unix:{tmp_path}/a.sock")
-    activation.match(given, config_with(tmp_path, "127.0.0.1:80", ":81", f"unix:{tmp_path}/a.sock"))
+    activation.share_out(given, config_with(tmp_path, "127.0.0.1:80", ":81", f"unix:{tmp_path}/a.sock"))
     assert not caplog.records
 
 
 def test_what_nobody_binds_is_named_and_kept(tmp_path, caplog):
     given = given_at("127.0.0.1:80", "unix:@name")
-    activation.match(given, config_with(tmp_path, "127.0.0.1:90"))
+    activation.share_out(given, config_with(tmp_path, "127.0.0.1:90"))
     first, second = (record.message for record in caplog.records)
     assert "127.0.0.1:80, which no listener binds" in first
     assert "`bind: 127.0.0.1:80`" in first
@@ -172,8 +180,21 @@ def test_what_nobody_binds_is_named_and_kept(tmp_path, caplog):
     assert len(given) == 2
 
 
+def test_the_admin_api_has_its_own(tmp_path):
+    given = given_at("127.0.0.1:80", "127.0.0.1:9400", "unix:/run/a.sock", "0.0.0.0:9401")
+    for bind, taken in [
+        ("off", []),
+        ("127.0.0.1:9400", ["127.0.0.1:9400"]),
+        ("unix:/run/a.sock", ["unix:/run/a.sock"]),
+        (":9401", ["0.0.0.0:9401"]),
+    ]:
+        config = config_with(tmp_path, "127.0.0.1:80", admin=bind)
+        assert list(activation.share_out(given, config)) == taken
+    assert list(given) == ["127.0.0.1:80"]
+
+
 def test_what_another_fastmesh_handed_over_is_no_surprise(tmp_path, caplog):
-    activation.match(given_at("127.0.0.1:80", ours=True), config_with(tmp_path, "127.0.0.1:90"))
+    activation.share_out(given_at("127.0.0.1:80", ours=True), config_with(tmp_path, "127.0.0.1:90"))
     assert not caplog.records
 
 
@@ -187,14 +208,14 @@ def test_what_another_fastmesh_handed_over_is_no_surprise(tmp_path, caplog):
 )
 def test_another_family_than_is_meant(tmp_path, caplog, monkeypatch, text, bind, advice):
     monkeypatch.setattr(activation, "IPV6_ADDRESSES", Path("/dev/null"))
-    activation.match(given_at(text), config_with(tmp_path, bind))
+    activation.share_out(given_at(text), config_with(tmp_path, bind))
     assert advice in caplog.text
 
 
 def test_every_address_where_the_kernel_has_no_ipv6(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(activation, "IPV6_ADDRESSES", tmp_path / "none")
     given = given_at("0.0.0.0:80", "0.0.0.0:81")
-    activation.match(given, config_with(tmp_path, ":80", "0.0.0.0:81"))
+    activation.share_out(given, config_with(tmp_path, ":80", "0.0.0.0:81"))
     assert list(given) == ["0.0.0.0:81", ":80"]
     assert not caplog.records
 
@@ -203,5 +224,5 @@ def test_a_folder_by_another_name(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "var-run").symlink_to("run")
     given = given_at(f"unix:{tmp_path}/run/a.sock")
-    activation.match(given, config_with(tmp_path, f"unix:{tmp_path}/var-run/a.sock"))
+    activation.share_out(given, config_with(tmp_path, f"unix:{tmp_path}/var-run/a.sock"))
     assert list(given) == [f"unix:{tmp_path}/var-run/a.sock"]

@@ -89,18 +89,18 @@ def test_the_start_line_names_all_addresses(file):
         keeper = ConfigKeeper(str(file))
         await keeper.load()
         data_plane = FakeDataPlane(workers=2, connection_limit=1)
-        sockets = await app.bind_everything(keeper, data_plane, {})
+        admin = await app.bind_everything(keeper, data_plane, {})
+        assert admin is not None
         try:
-            line = app.describe_start(data_plane.stats(), sockets, 2)
-            port = sockets[0].getsockname()[1]
+            line = app.describe_start(data_plane.stats(), admin)
+            port = admin.sockets[0].getsockname()[1]
             assert "web (http) on 127.0.0.1:0" in line
             assert f"admin http://127.0.0.1:{port}/" in line
             assert "workers: 2" in line
-            assert "admin off" in app.describe_start(data_plane.stats(), [], 2)
+            assert "admin off" in app.describe_start(data_plane.stats(), None)
         finally:
             data_plane.stop()
-            for item in sockets:
-                item.close()
+            admin.close()
 
     trio.run(main)
 
