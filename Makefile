@@ -7,6 +7,7 @@ STAMPS := build/stamps
 REPORTS := build/reports
 JOBS ?= 2
 FUZZ_SECONDS ?= 60
+SOAK_FOR ?= 1h
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -78,6 +79,10 @@ fuzz: build ## fuzz each parser for FUZZ_SECONDS (60) under AddressSanitizer
 .PHONY: chaos
 chaos: build test-packages ## spoil endpoints, change, overload, drain under load: what do clients see?
 	$(BIN)/python -m tests.chaos
+
+.PHONY: soak
+soak: build test-packages ## mixed traffic, faults and changes for SOAK_FOR (1h), then a verdict on answers and leaks
+	$(BIN)/python -m tests.soak --for $(SOAK_FOR) --report $(REPORTS)/soak.xml
 
 .PHONY: invert
 invert: build test-packages ## invert each branch of tools/inversions.toml: does its test notice? (long)
