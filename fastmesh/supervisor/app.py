@@ -12,7 +12,7 @@ import trio
 
 from fastmesh import __version__
 from fastmesh.admin.api import Api
-from fastmesh.admin.control import ReloadOutcome
+from fastmesh.admin.control import DrainBy, DrainOutcome, DrainTarget, ProcessDrain, ReloadOutcome
 from fastmesh.admin.server import AdminServer
 from fastmesh.admin.sockets import admin_url, close_admin_sockets, open_admin_sockets
 from fastmesh.errors import StartError
@@ -61,9 +61,8 @@ async def serve(file: str, build_data_plane: DataPlaneFactory, given: dict[str, 
                 admin_sockets = await bind_everything(keeper, data_plane, given)
                 data_plane.start()
                 served = True
-                if admin_sockets:
-                    server = AdminServer(Api(control, config.admin).respond)
-                    nursery.start_soon(server.serve, admin_sockets)
+                server = AdminServer(Api(control, config.admin).respond)
+                nursery.start_soon(server.serve, admin_sockets)
                 nursery.start_soon(go_on, "watching the configuration", keeper.watch)
                 nursery.start_soon(go_on, "resolving host names", refresh_names, keeper)
                 nursery.start_soon(go_on, "checking endpoints", keeper.checker.run, data_plane.set_health)
@@ -83,7 +82,9 @@ async def serve(file: str, build_data_plane: DataPlaneFactory, given: dict[str, 
                 log.info("%s: draining", shutdown.reason)
                 await keeper.close("fastmesh is draining")
                 nursery.start_soon(notify.tell_drain, shutdown.reason, data_plane.busy)
-                outcome = await drain(data_plane, keeper.config.drain)
+                outcome = await drain(data_plane, keeper.config.drain, shutdown)
+                await shutdown.end(outcome)
+                await server.finish()
                 nursery.cancel_scope.cancel()
         finally:
             close_admin_sockets(admin_sockets, theirs)
@@ -136,8 +137,22 @@ class Control:
     async def reload(self) -> ReloadOutcome:
         return await self._keeper.reload("reload asked for")
 
-    def start_drain(self) -> None:
+    def start_drain(self, *, watched: bool = False) -> None:
+        if watched:
+            self._shutdown.expect_watcher()
         self._shutdown.request("drain asked for")
+
+    async def watch_drain(self) -> None:
+        await self._shutdown.watch()
+
+    def process_drain(self) -> ProcessDrain:
+        return self._shutdown.progress(self._data_plane)
+
+    def drains(self) -> Mapping[DrainTarget, DrainBy]:
+        return self._keeper.drains.listed(self._keeper.config)
+
+    async def set_drain(self, target: DrainTarget, on: bool) -> DrainOutcome:
+        return await self._keeper.set_drain(target, on)
 
 
 async def obey(
@@ -228,7 +243,10 @@ def report_leaks(data_plane: DataPlane) -> None:
 
 def describe_start(stats: Stats, admin_sockets: Sequence[socket.socket], workers: int) -> str:
     """One line: version, what listens where, the admin API's address, workers, pid."""
-    parts = [f"{item.listener} ({item.protocol}) on {', '.join(item.binds)}" for item in stats.listeners]
+    parts = [
+        f"{item.listener} ({item.protocol}) {'drains' if item.draining else 'on ' + ', '.join(item.binds)}"
+        for item in stats.listeners
+    ]
     where = "; ".join(parts) or "no listener"
     api = ", ".join(map(admin_url, admin_sockets)) or "off"
     return f"fastmesh {__version__} serves {where}; admin {api}; workers: {workers}; pid {os.getpid()}"
