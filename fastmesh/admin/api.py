@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 import trio
 
 from fastmesh import __version__
-from fastmesh.admin import views
-from fastmesh.admin.control import ControlPlane
+from fastmesh.admin import drains, views
+from fastmesh.admin.control import ControlPlane, DrainRefused, DrainTarget
 from fastmesh.admin.http import Request, Response, error_response, json_response, text_response
 from fastmesh.admin.rules import refusal
 from fastmesh.model import Admin
@@ -48,30 +50,41 @@ class Api:
             Endpoint("GET", "/api/v1/latency", "percentiles and HdrHistogram encodings", self._latency),
             Endpoint("GET", "/api/v1/workers", "worker threads", self._workers),
             Endpoint("POST", "/api/v1/reload", "read the configuration again, now", self._reload),
-            Endpoint("POST", "/api/v1/drain", "finish what is in progress and exit", self._drain),
+            Endpoint("GET", "/api/v1/drain", "what drains, and how far it is", self._drains),
+            Endpoint(
+                "POST",
+                "/api/v1/drain",
+                "finish what is in progress and exit; ?listener=, ?service=, ?service=&endpoint= drain those",
+                self._drain,
+            ),
+            Endpoint("POST", "/api/v1/undrain", "the same names take new requests again", self._undrain),
         )
-        self._endpoints = {endpoint.path: endpoint for endpoint in endpoints}
+        self._list = endpoints
+        self._endpoints: dict[str, dict[str, Endpoint]] = {}
+        for endpoint in endpoints:
+            self._endpoints.setdefault(endpoint.path, {})[endpoint.method] = endpoint
 
     async def respond(self, request: Request) -> Response:
         refused = refusal(request, self._admin)
         if refused is not None:
             return refused
-        endpoint = self._endpoints.get(request.path)
-        if endpoint is None:
+        by_method = self._endpoints.get(request.path)
+        if by_method is None:
             return error_response(404, f"there is no {request.path}", "GET / lists what there is")
-        allowed = ("GET", "HEAD") if endpoint.method == "GET" else (endpoint.method,)
-        if request.method not in allowed:
+        endpoint = by_method.get("GET" if request.method == "HEAD" else request.method)
+        if endpoint is None:
+            allowed = [method for one in by_method for method in ((one, "HEAD") if one == "GET" else (one,))]
             return error_response(
                 405,
                 f"{request.path} takes {' and '.join(allowed)}, not {request.method}",
-                f"use {endpoint.method}",
+                f"use {' or '.join(by_method)}",
                 (("allow", ", ".join(allowed)),),
             )
         return await endpoint.handler(request)
 
     async def _index(self, request: Request) -> Response:
         lines = [f"fastmesh {__version__}", ""]
-        lines += [f"{item.method:<5} {item.path:<18} {item.does}" for item in self._endpoints.values()]
+        lines += [f"{item.method:<5} {item.path:<18} {item.does}" for item in self._list]
         return text_response("\n".join(lines) + "\n")
 
     async def _healthz(self, request: Request) -> Response:
@@ -124,6 +137,59 @@ class Api:
         outcome = await self._control.reload()
         return json_response(outcome, 409 if outcome.result == "refused" else 200)
 
+    async def _drains(self, request: Request) -> Response:
+        wish = drains.parse(request.query, self._control.config())
+        if isinstance(wish, Response):
+            return wish
+        if wish.watch:
+            await self._control.watch_drain()
+        process = self._control.process_drain()
+        listed = {
+            target: by
+            for target, by in self._control.drains().items()
+            if wish.target is None or target == wish.target
+        }
+        resolved = self._control.resolved()
+        secrets = self._control.config().secrets.texts
+
+        def make() -> Response:
+            found = drains.entries(listed, self._control.stats(), resolved) if listed else []
+            view = {"process": msgspec.to_builtins(process), "drains": found}
+            return json_response(views.mask(view, secrets) if secrets else view)
+
+        return await self._in_thread(make)
+
     async def _drain(self, request: Request) -> Response:
-        self._control.start_drain()
+        wish = drains.parse(request.query, self._control.config())
+        if isinstance(wish, Response):
+            return wish
+        if wish.target is not None:
+            return await self._set_drain(wish.target, True)
+        self._control.start_drain(watched=wish.watch)
         return json_response({"result": "draining"}, 202)
+
+    async def _undrain(self, request: Request) -> Response:
+        wish = drains.parse(request.query, self._control.config())
+        if isinstance(wish, Response):
+            return wish
+        if wish.target is None:
+            return error_response(
+                400,
+                "the drain of the process cannot be taken back",
+                "name what drains: ?listener=NAME, ?service=NAME or ?service=NAME&endpoint=ADDRESS",
+            )
+        return await self._set_drain(wish.target, False)
+
+    async def _set_drain(self, target: DrainTarget, on: bool) -> Response:
+        try:
+            outcome = await self._control.set_drain(target, on)
+        except DrainRefused as refused:
+            return error_response(409, str(refused), refused.hint)
+        value: dict[str, Any] = {
+            "result": ("draining" if on else "serving") if outcome.changed else "unchanged",
+            "message": outcome.message,
+            "target": drains.named(target),
+        }
+        if on and outcome.changed:
+            value["note"] = drains.NOTE
+        return json_response(value)

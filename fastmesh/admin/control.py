@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from fastmesh.errors import Problem
+from fastmesh.errors import FastmeshError, Problem
 from fastmesh.health import ServiceHealth
 from fastmesh.model import Config
 from fastmesh.model.stats import Stats
@@ -28,6 +28,56 @@ class ReloadOutcome(Struct, frozen=True, omit_defaults=True):
     warnings: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     error: str | None = None
+
+
+DrainKind = Literal["listener", "service", "endpoint"]
+DrainBy = Literal["file", "api"]
+
+
+class DrainTarget(Struct, frozen=True):
+    """What can drain while the process serves. ``name`` is the listener's or the service's, ``address`` the
+    canonical one of an endpoint of that service."""
+
+    kind: DrainKind
+    name: str
+    address: str = ""
+
+    @property
+    def text(self) -> str:
+        if self.kind == "endpoint":
+            return f"endpoint {self.address} of service {self.name}"
+        return f"{self.kind} {self.name}"
+
+
+class DrainOutcome(Struct, frozen=True):
+    """What became of a wish: whether anything changed, and a sentence about it."""
+
+    changed: bool
+    message: str
+
+
+class DrainRefused(FastmeshError):
+    """Why it cannot be; ``hint`` says what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ProcessDrain(Struct, frozen=True):
+    """How far the end of the process is. ``since`` is RFC 3339. ``seconds`` have passed since the listeners
+    closed (None: they are open) of ``timeout`` (None: no limit, or not counting yet). ``in_progress`` are
+    exchanges, tunnels and TCP relays; ``connections`` all of clients."""
+
+    state: Literal["serving", "draining", "ended"]
+    reason: str
+    since: str | None
+    in_progress: int
+    connections: int
+    tunnels: int
+    seconds: float | None
+    timeout: float | None
+    exit_code: int | None
 
 
 class ControlPlane(Protocol):
@@ -55,5 +105,17 @@ class ControlPlane(Protocol):
 
     async def reload(self) -> ReloadOutcome: ...
 
-    def start_drain(self) -> None:
-        """Drains as SIGTERM does; returns at once."""
+    def start_drain(self, *, watched: bool = False) -> None:
+        """Drains as SIGTERM does; returns at once. ``watched``: who asked comes for the end of it, by
+        `watch_drain`."""
+
+    async def watch_drain(self) -> None:
+        """Returns after a moment, or when the drain of the process has ended."""
+
+    def process_drain(self) -> ProcessDrain: ...
+
+    def drains(self) -> Mapping[DrainTarget, DrainBy]:
+        """What drains while the process serves, and who said so."""
+
+    async def set_drain(self, target: DrainTarget, on: bool) -> DrainOutcome:
+        """Lets something of the configuration drain, or no more. Raises DrainRefused."""

@@ -28,6 +28,7 @@ READ_BYTES = 16 * 1024
 HEAD_SECONDS = 10.0  # from the first byte of a request to the end of its head, and again for its body
 IDLE_SECONDS = 75.0  # between requests
 WRITE_SECONDS = 30.0
+FINISH_SECONDS = 1.0
 CONNECTIONS = 64
 
 
@@ -60,9 +61,19 @@ class AdminServer:
         self._open: dict[int, _Connection] = {}
 
     async def serve(self, sockets: Iterable[socket.socket]) -> None:
-        """Accepts until cancelled. The sockets stay open: whoever bound them closes them."""
+        """Accepts until cancelled; returns when there is no socket. The sockets stay open: whoever bound them
+        closes them."""
         listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(item.dup())) for item in sockets]
-        await trio.serve_listeners(self._handle, listeners)
+        if listeners:
+            await trio.serve_listeners(self._handle, listeners)
+
+    async def finish(self) -> None:
+        """Waits a moment for answers in progress to be sent."""
+        with trio.move_on_after(FINISH_SECONDS):
+            while True:
+                if all(item.waiting_since is not None for item in self._open.values()):
+                    return
+                await trio.sleep(0.01)
 
     async def _handle(self, stream: trio.SocketStream) -> None:
         connection = _Connection(stream)

@@ -51,7 +51,7 @@ def services_view(
     """Services with their endpoints; ``resolved`` says which addresses each host name stands for, ``health``
     what active checks found."""
     services: dict[str, dict[str, Any]] = {
-        item.service: _service_view(item.service, health) for item in stats.services
+        item.service: _service_view(item.service, health, item.draining) for item in stats.services
     }
     for endpoint in stats.endpoints:
         service = health.get(endpoint.service)
@@ -78,13 +78,13 @@ def services_view(
     }
 
 
-def _service_view(name: str, health: Mapping[str, ServiceHealth]) -> dict[str, Any]:
+def _service_view(name: str, health: Mapping[str, ServiceHealth], draining: bool = False) -> dict[str, Any]:
     """``health`` is None without active checks."""
     found = health.get(name)
     checks = None
     if found is not None:
         checks = {"healthy": found.healthy, "checked": len(found.endpoints), "panic": found.panic}
-    return {"service": name, "health": checks, "endpoints": []}
+    return {"service": name, "draining": draining, "health": checks, "endpoints": []}
 
 
 def _endpoint_health(health: EndpointHealth | None) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,26 +222,59 @@ def reload(admin: str, token: str | None) -> None:
 @cli.command(
     epilog="""
 Examples:
-  fastmesh drain
-  fastmesh drain --wait              returns when the process has ended
+  fastmesh drain --wait              the whole process: returns when it has ended
+  fastmesh drain --listener web      no new connections; the process serves on
+  fastmesh drain --service user --endpoint 10.0.0.1:8080 --wait
+  fastmesh drain --service user --endpoint 10.0.0.1:8080 --undo
+What drains by this command lasts until --undo or a restart; `drain: true` in
+the file outlasts that.
+Exit codes: 0 done (with --wait: drained), 1 refused or not running, 2 usage,
+4 the deadline of the process's drain passed and something was cut off.
 """
 )
 @admin_option
 @token_option
-@click.option("--wait", is_flag=True, help="Wait until the process has ended.")
-def drain(admin: str, token: str | None, wait: bool) -> None:
-    """Let a running fastmesh finish what is in progress and end."""
-    answer = _call("POST", "/api/v1/drain", admin, token=token)
-    if answer.status != 202:
+@click.option("--listener", metavar="NAME", help="Drain this listener only.")
+@click.option("--service", metavar="NAME", help="Drain this service only.")
+@click.option("--endpoint", metavar="ADDRESS", help="Drain this endpoint of --service only.")
+@click.option("--undo", is_flag=True, help="Let what is named take new requests again.")
+@click.option("--wait", is_flag=True, help="Show the progress until it has drained.")
+def drain(
+    admin: str,
+    token: str | None,
+    listener: str | None,
+    service: str | None,
+    endpoint: str | None,
+    undo: bool,
+    wait: bool,
+) -> None:
+    """Let a running fastmesh finish what is in progress and end; or only a part of it drain."""
+    given = {"listener": listener, "service": service, "endpoint": endpoint}
+    target = {key: value for key, value in given.items() if value is not None}
+    if listener is not None and len(target) > 1:
+        raise click.UsageError("--listener cannot stand beside --service and --endpoint")
+    if endpoint is not None and service is None:
+        raise click.UsageError("--endpoint needs --service")
+    if undo and (wait or not target):
+        raise click.UsageError("--undo needs --listener or --service, and no --wait")
+    from urllib.parse import urlencode
+
+    from fastmesh.cli import draining
+
+    query = urlencode(target) if target else "watch" if wait else ""
+    path = f"/api/v1/{'undrain' if undo else 'drain'}{'?' if query else ''}{query}"
+    answer = _call("POST", path, admin, token=token, seconds=60)
+    if answer.status not in (200, 202):
         _fail(answer)
-    click.echo("draining")
-    while wait:
-        try:
-            admin_client.request("GET", "/healthz", admin, seconds=5)
-        except AdminUnreachable:
-            click.echo("ended")
-            return
-        time.sleep(0.1)
+    if not target:
+        click.echo("draining")
+        sys.exit(draining.wait_for_the_end(admin, draining.Display()) if wait else 0)
+    outcome = answer.json()
+    click.echo(outcome["message"])
+    if wait:
+        sys.exit(draining.wait_for(outcome["target"], admin, draining.Display()))
+    if "note" in outcome:
+        click.echo(outcome["note"])
 
 
 @cli.command(

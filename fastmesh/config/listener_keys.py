@@ -211,6 +211,12 @@ LISTENER: Final = Section(
             example={"/user": "user"},
         ),
         "service": Field(_TARGET, "The one service of a listener without routes.", example="postgres"),
+        "drain": Field(
+            Boolean(),
+            "Takes no new connections, and lets those that it has end.",
+            default=False,
+            example=True,
+        ),
     },
     {"oneOf": [{"required": [key]} for key in ("routes", "service")]},
 )

@@ -47,6 +47,7 @@ def build_listener(name: str, item: Item, services: dict[str, Draft]) -> Listene
         ),
         upgrade=tuple(dict.fromkeys(token for _, token in values.get("upgrade", ((None, "websocket"),)))),
         routes=routes,
+        drain=values.get("drain", False),
     )
 
 

@@ -91,6 +91,7 @@ def listener_dict(listener: Listener) -> dict[str, Any]:
         "bind": [bind.text for bind in listener.binds],
         "protocol": listener.protocol,
         "accept_proxy": listener.accept_proxy,
+        "drain": listener.drain,
     }
     if listener.protocol == "tcp":
         for route in listener.routes:
@@ -146,6 +147,7 @@ def service_dict(service: Service) -> dict[str, Any]:
                 "address": endpoint.address.text,
                 "weight": endpoint.weight,
                 "priority": endpoint.priority,
+                **({"drain": True} if endpoint.drain else {}),
                 **({"labels": dict(endpoint.labels)} if endpoint.labels else {}),
             }
             for endpoint in service.endpoints
@@ -159,6 +161,7 @@ def service_dict(service: Service) -> dict[str, Any]:
         "upstream": _upstream(service.upstream),
         "health": _health(service.health),
         "send_proxy": service.send_proxy or "off",
+        "drain": service.drain,
     }
 
 

@@ -14,6 +14,7 @@ from fastmesh.config.failure_keys import (
     SLOW_START,
 )
 from fastmesh.config.kinds import (
+    Boolean,
     ByShape,
     Choice,
     Field,
@@ -78,6 +79,12 @@ _ENDPOINT = Named(
                     "endpoints can be used, then to the next.",
                     default=0,
                     example=1,
+                ),
+                "drain": Field(
+                    Boolean(),
+                    "Gets no new requests, and finishes those that it has.",
+                    default=False,
+                    example=True,
                 ),
                 "labels": Field(
                     _LABELS, "Free names and values, shown by the admin API.", example={"version": "v1"}
@@ -280,6 +287,13 @@ SERVICE: Final = Section(
             "PROXY protocol towards the endpoint.",
             default="off",
             example="v2",
+        ),
+        "drain": Field(
+            Boolean(),
+            "Gets no new requests (503 `draining`; of a split the other services get its share), and "
+            "finishes those that it has.",
+            default=False,
+            example=True,
         ),
     },
 )

@@ -138,6 +138,7 @@ def build_service(draft: Draft, inherited: Inherited) -> Service:
         ),
         limits=build_limits(get("limits"), inherited.limits),
         slow_start=get("slow_start", inherited.slow_start),
+        drain=get("drain", False),
     )
     check_per_try(get("retries"), timeouts, service.retries, service.timeouts)
     check_queue(get("limits"), service.limits, inherited.limits_values)
@@ -169,6 +170,7 @@ def _endpoints(draft: Draft) -> tuple[Endpoint, ...]:
                 value.get("weight", 1),
                 tuple([p for p in pairs if p[1] is not INVALID]),
                 value.get("priority", 0),
+                value.get("drain", False),
             )
         first = first_node.setdefault(endpoint.address, node)
         if first is not node:

@@ -27,7 +27,9 @@ from fastmesh.model import (
 )
 
 Spec = dict[str, Any]
-Endpoints = tuple[tuple[Address, str, int, int], ...]  # address, its canonical text, weight, priority
+# Address, its canonical text, weight, priority, whether it drains
+Endpoints = tuple[tuple[Address, str, int, int, bool], ...]
+Targets = tuple[tuple[str, int], ...]  # service, weight
 
 UNSET_MS = 0xFFFFFFFF
 _UNLIMITED = 0xFFFFFFFF
@@ -48,17 +50,22 @@ def milliseconds(seconds: float | None) -> int:
 
 
 def resolve_endpoints(service: Service, resolved: Mapping[str, tuple[Address, ...]]) -> Endpoints:
-    """Address, text, weight and priority of each endpoint, names replaced by all their addresses.
+    """Address, text, weight, priority and drain of each endpoint, names replaced by all their addresses.
 
-    An address that is reached twice is one endpoint with the sum of the weights and the lowest priority.
+    An address that is reached twice is one endpoint with the sum of the weights and the lowest priority. It
+    drains when it does each time.
     """
-    found: dict[Address, tuple[int, int]] = {}
+    found: dict[Address, tuple[int, int, bool]] = {}
     for endpoint in service.endpoints:
         address = endpoint.address
         addresses = resolved.get(address.text, ()) if address.kind == "name" else (address,)
         for one in addresses:
-            weight, priority = found.get(one, (0, endpoint.priority))
-            found[one] = (weight + endpoint.weight, min(priority, endpoint.priority))
+            weight, priority, drain = found.get(one, (0, endpoint.priority, True))
+            found[one] = (
+                weight + endpoint.weight,
+                min(priority, endpoint.priority),
+                drain and endpoint.drain,
+            )
     return tuple((address, address.text, *rest) for address, rest in found.items())
 
 
@@ -86,6 +93,7 @@ def service_spec(service: Service, index: int, slots: list[tuple[int, int, int]]
         "keepalive": service.upstream.keepalive,
         "send_proxy": {None: 0, "v1": 1, "v2": 2}[service.send_proxy],
         "max_age_ms": milliseconds(service.upstream.max_age),
+        "draining": service.drain,
         **_failures_spec(service),
         **_limits_spec(service.limits),
     }
@@ -126,7 +134,22 @@ def _limits_spec(limits: ServiceLimits) -> Spec:
     }
 
 
-def _action_spec(route: Route, service_index: Callable[[str], int], pair_index: Callable[[str], int]) -> Spec:
+def _takes_requests(service: Service) -> bool:
+    return not service.drain and not (service.endpoints and all(one.drain for one in service.endpoints))
+
+
+def split(targets: Targets, services: Mapping[str, Service]) -> Targets:
+    """The weights of a split while services of it drain: 0 for those, as long as the others have a share."""
+    weights = [(name, weight if _takes_requests(services[name]) else 0) for name, weight in targets]
+    return tuple(weights) if any(weight for _, weight in weights) else targets
+
+
+def _action_spec(
+    route: Route,
+    services: Mapping[str, Service],
+    service_index: Callable[[str], int],
+    pair_index: Callable[[str], int],
+) -> Spec:
     spec: Spec = {
         "kind": _FORWARD,
         "status": 0,
@@ -139,7 +162,10 @@ def _action_spec(route: Route, service_index: Callable[[str], int], pair_index: 
     }
     action = route.action
     if isinstance(action, Forward):
-        spec["targets"] = [(service_index(name), pair_index(name), weight) for name, weight in action.targets]
+        spec["targets"] = [
+            (service_index(name), pair_index(name), weight)
+            for name, weight in split(action.targets, services)
+        ]
         if action.rewrite_prefix is not None:
             spec["rewrite"] = action.rewrite_prefix.encode()
         if action.response_timeout is not UNSET:
@@ -205,5 +231,7 @@ def listener_spec(
         "method_bytes": limits.method_bytes,
         "trusted": _trusted(config.trusted_proxies),
         "routes": [_route_tuple(route, number) for number, route in enumerate(listener.routes)],
-        "actions": [_action_spec(route, service_index, pair_index) for route in listener.routes],
+        "actions": [
+            _action_spec(route, config.services, service_index, pair_index) for route in listener.routes
+        ],
     }

@@ -21,13 +21,14 @@ from fastmesh.engine.compile import (
 )
 from fastmesh.engine.numbering import Numbers, SlotKey, Slots, pack_address
 from fastmesh.engine.reading import Ejection, Reader, View
-from fastmesh.engine.sockets import Listening, open_listening
+from fastmesh.engine.sockets import HANDSHAKE_SECONDS, Listening, open_listening
 from fastmesh.errors import StartError
 from fastmesh.model import Address, Config, Forward, Given, Listener, Service
 from fastmesh.model.stats import Stats
 from fastmesh.registry.diff import changes as changes_between
 
 ADOPTION_PATIENCE = 5.0  # seconds; a worker's turn takes milliseconds
+LEAVING_IDLE_MS = 1000  # how long a client of a closed socket may think before its next request
 THREAD_STACK_BYTES = 256 * 1024
 
 
@@ -81,6 +82,8 @@ class DataPlane:
         self._running = False
         self._changing = threading.Lock()
         self._verdicts: Mapping[SlotKey, bool] = {}
+        self._draining: frozenset[SlotKey] = frozenset()
+        self._leaving = False  # clients of closed sockets may be open yet
         self._left_out: dict[SlotKey, Ejection] = {}
         self._health_changes = 0
         self._slow = 0
@@ -151,9 +154,14 @@ class DataPlane:
                 if endpoints[name] != self._endpoints.get(name)
             )
         self._forget_checks(config)
+        draining = frozenset(
+            (name, text) for name, found in endpoints.items() for _, text, _, _, drain in found if drain
+        )
+        self._end_drains(endpoints, self._draining - draining)
         generation = self._publish(config, endpoints)
         self._wait(lambda: self._engine.adopted() >= generation)
-        self._retire_slots(endpoints, generation)
+        self._retire_slots(endpoints, generation, draining - self._draining)
+        self._draining = draining
         self._listening.update(opened)
         self._settle_sockets(config, opened)
         self._config = config
@@ -169,6 +177,13 @@ class DataPlane:
                 for _, text, *_ in self._endpoints[name]:
                     self._engine.slot_mark(self._slots.of[name, text].index, unhealthy=False)
 
+    def _end_drains(self, endpoints: dict[str, Endpoints], ended: frozenset[SlotKey]) -> None:
+        """Before publication, so that of two endpoints that take turns one is always there."""
+        for key in ended:
+            if any(text == key[1] for _, text, *_ in endpoints.get(key[0], ())):
+                self._engine.slot_mark(self._slots.of[key].index, draining=False)
+                self._ramp(key)
+
     def _recycle(self) -> None:
         """What nobody uses any more is freed, and its numbers can be given again."""
         if self._engine.reap() == 0:
@@ -179,11 +194,12 @@ class DataPlane:
         self._slots.recycle(self._engine.slot_is_free)
 
     def _open_missing(self, config: Config) -> dict[str, Listening]:
-        """Binds every address that is new, or none: a StartError tells all that are in the way."""
+        """Binds every address that is new, or none: a StartError tells all that are in the way. A listener
+        that drains has none."""
         opened: dict[str, Listening] = {}
         wrong: list[StartError] = []
         for listener in config.listeners.values():
-            for bind in listener.binds:
+            for bind in () if listener.drain else listener.binds:
                 if bind.text in self._listening:
                     continue
                 try:
@@ -235,12 +251,12 @@ class DataPlane:
         if built is not None and built.source == source:
             return built
         slots = [
-            (self._slot(service, index, address, text), weight, priority)
-            for address, text, weight, priority in endpoints
+            (self._slot(service, index, address, text, drain), weight, priority)
+            for address, text, weight, priority, drain in endpoints
         ]
         return _Built(self._engine.build_service(service_spec(service, index, slots)), source)
 
-    def _slot(self, service: Service, service_index: int, address: Address, text: str) -> int:
+    def _slot(self, service: Service, service_index: int, address: Address, text: str, drain: bool) -> int:
         slot, fresh = self._slots.give((service.name, text))
         if fresh:
             self._engine.slot_define(
@@ -250,6 +266,8 @@ class DataPlane:
                 self._engine.slot_ramp(slot.index, milliseconds(service.slow_start))
             if service.health is not None and not self._verdicts.get((service.name, text), False):
                 self._engine.slot_mark(slot.index, unhealthy=True)
+            if drain:
+                self._engine.slot_mark(slot.index, draining=True)
         return slot.index
 
     def _listener_block(self, listener: Listener, config: Config) -> _Built:
@@ -267,13 +285,18 @@ class DataPlane:
             return built
         return _Built(self._engine.build_listener(spec), spec)
 
-    def _retire_slots(self, endpoints: dict[str, Endpoints], generation: int) -> None:
-        """After adoption: no new request can be sent to these, and their idle connections close."""
+    def _retire_slots(
+        self, endpoints: dict[str, Endpoints], generation: int, draining: frozenset[SlotKey]
+    ) -> None:
+        """After adoption: no new request can be sent to those that have gone, or begin to drain, and their
+        idle connections close."""
         keys: set[SlotKey] = {(name, text) for name, found in endpoints.items() for _, text, *_ in found}
         gone = self._slots.absent(keys)
         for key in gone:
             self._engine.slot_mark(self._slots.retire(key, generation), draining=True)
-        if gone:
+        for key in draining:
+            self._engine.slot_mark(self._slots.of[key].index, draining=True)
+        if gone or draining:
             self._engine.close_gone()
 
     def _settle_sockets(self, config: Config, opened: dict[str, Listening]) -> None:
@@ -282,7 +305,7 @@ class DataPlane:
         posted = self._engine.commands_posted
         for listener in config.listeners.values():
             index = self._listener_numbers.of[listener.name]
-            for bind in listener.binds:
+            for bind in () if listener.drain else listener.binds:
                 wanted.add(bind.text)
                 listening = self._listening[bind.text]
                 if listening.listener_index == index:
@@ -296,7 +319,12 @@ class DataPlane:
                             self._engine.move_socket(worker, index, identity)
         if self._engine.commands_posted != posted:
             self._wait_for_letters()
-        self._close_sockets([text for text in self._listening if text not in wanted])
+        gone = [text for text in self._listening if text not in wanted]
+        for text in gone:
+            self._listening[text].refuse_new()
+        if gone and self._running:
+            time.sleep(HANDSHAKE_SECONDS)
+        self._close_sockets(gone)
 
     def _close_sockets(self, texts: list[str]) -> None:
         for text in texts:
@@ -305,6 +333,8 @@ class DataPlane:
                     self._engine.close_socket(worker, identity)
         if texts:
             self._wait_for_letters()
+            self._leaving = True
+            self._engine.close_idle(LEAVING_IDLE_MS, leaving=True)
         for text in texts:
             self._close(text, self._listening.pop(text))
 
@@ -314,7 +344,10 @@ class DataPlane:
             self._given[text] = kept
 
     def _wait_for_letters(self) -> None:
-        self._wait(lambda: self._engine.commands_done() >= self._engine.commands_posted)
+        self._wait(self._letters_are_read)
+
+    def _letters_are_read(self) -> bool:
+        return bool(self._engine.commands_done() >= self._engine.commands_posted)
 
     def _wait(self, reached: Callable[[], bool]) -> None:
         """Until the workers have done something that takes them a turn; at once when they do not run."""
@@ -323,7 +356,8 @@ class DataPlane:
             time.sleep(0.0005)
 
     def tend(self) -> tuple[str, ...]:
-        """Called every second or so: frees what nobody uses any more, and tells what is worth a log line.
+        """Called every second or so: frees what nobody uses any more, closes idle clients of closed sockets,
+        and tells what is worth a log line.
 
         Does nothing while a configuration is being applied.
         """
@@ -331,9 +365,16 @@ class DataPlane:
             return ()
         try:
             self._recycle()
+            self._see_off()
             return (*self._endpoint_news(), *self._slow_turns())
         finally:
             self._changing.release()
+
+    def _see_off(self) -> None:
+        if self._leaving and self._letters_are_read():
+            self._leaving = self._engine.clients_left() > 0
+            if self._leaving:
+                self._engine.close_idle(LEAVING_IDLE_MS, leaving=True)
 
     def _endpoint_news(self) -> tuple[str, ...]:
         for slot in self._reader.ramps():
@@ -433,6 +474,12 @@ class DataPlane:
         """From now on each answer carries ``Connection: close``."""
         self._engine.begin_drain()
 
+    def refuse_new(self) -> None:
+        """Nobody new joins the queues of the listeners. To be followed, when handshakes that have begun have
+        ended, by `close_listeners`."""
+        for listening in self._listening.values():
+            listening.refuse_new()
+
     def close_listeners(self) -> None:
         """Takes the clients that wait in the queues, then stops listening."""
         self._close_sockets(list(self._listening))
@@ -441,10 +488,20 @@ class DataPlane:
         """Exchanges, tunnels and TCP relays in progress."""
         return self._engine.busy()
 
-    def close_idle(self) -> None:
-        """Closes client connections between two requests."""
-        self._engine.close_idle()
-        self._wait_for_letters()
+    def connections(self) -> int:
+        """Clients' connections, idle ones, tunnels and relays among them."""
+        return self._engine.connections()
+
+    def tunnels(self) -> int:
+        """Tunnels and TCP relays; they are also in `busy`."""
+        return self._engine.tunnels()
+
+    def close_idle(self, least_idle: float) -> None:
+        """Lets go of clients that have waited between two requests for so many seconds: what they have sent
+        by then is served, then they get FIN. Returns at once; does nothing while workers have not done yet
+        what they were told before."""
+        if self._letters_are_read():
+            self._engine.close_idle(round(least_idle * 1000), leaving=False)
 
     # ------------------------------------------------------------ looking
 
@@ -460,12 +517,16 @@ class DataPlane:
             endpoints=tuple(
                 (name, text, self._slots.of[name, text].index, weight)
                 for name, found in endpoints.items()
-                for _, text, weight, _ in found
+                for _, text, weight, *_ in found
             ),
             binds={
-                listener.name: tuple(self._listening[bind.text].bound_text() for bind in listener.binds)
+                listener.name: ()
+                if listener.drain
+                else tuple(self._listening[bind.text].bound_text() for bind in listener.binds)
                 for listener in config.listeners.values()
             },
+            draining_services=frozenset(one.name for one in config.services.values() if one.drain),
+            draining_listeners=frozenset(one.name for one in config.listeners.values() if one.drain),
             protocols={listener.name: listener.protocol for listener in config.listeners.values()},
             workers=self._workers,
         )

@@ -52,6 +52,8 @@ class View(Struct, frozen=True):
     endpoints: tuple[tuple[str, str, int, int], ...] = ()  # service, address, slot, weight
     binds: dict[str, tuple[str, ...]] = {}
     protocols: dict[str, Literal["http", "tcp"]] = {}
+    draining_services: frozenset[str] = frozenset()
+    draining_listeners: frozenset[str] = frozenset()
     workers: int = 0
 
 
@@ -183,6 +185,7 @@ class Reader:
                     in_flight=in_flight,
                     queued=queued,
                     connections=connections,
+                    draining=name in view.draining_services,
                 )
             )
         return tuple(services)
@@ -227,6 +230,7 @@ class Reader:
                     connections_total=total - base[0],
                     bytes_received=received - base[1],
                     bytes_sent=sent - base[2],
+                    draining=name in view.draining_listeners,
                 )
             )
         return tuple(listeners)

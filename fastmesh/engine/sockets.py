@@ -9,9 +9,11 @@ a worker may own several of an address, or share one with all.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import socket
 import stat
+import struct
 from itertools import count
 from pathlib import Path
 
@@ -19,6 +21,18 @@ from fastmesh.errors import StartError
 from fastmesh.model import Bind, Given
 
 BACKLOG = 4096  # the kernel caps it by net.core.somaxconn
+# How long handshakes that have begun may take to end, once no new one begins.
+HANDSHAKE_SECONDS = 0.1
+
+SO_ATTACH_FILTER = 26  # socket(7)
+# Classic BPF over a segment from its TCP header on: (code, jump if true, jump if false, operand).
+_DROP_SYN = (
+    (0x30, 0, 0, 13),  # load the flags
+    (0x54, 0, 0, 0x12),  # of them SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone:
+    (0x06, 0, 0, 0),  # dropped
+    (0x06, 0, 0, 0xFFFFFFFF),  # all else passes
+)
 
 _identities = count(1)
 
@@ -40,6 +54,7 @@ class Listening:
         self._identities = [next(_identities) for _ in sockets]
         self._given = given
         self.ours = given is None or given.ours
+        self._file_is_gone = False
 
     def watched_by(self, worker: int, workers: int) -> list[tuple[int, int]]:
         """(identity, descriptor) of each socket that the worker accepts from: none is left to nobody."""
@@ -56,10 +71,32 @@ class Listening:
         port = self.sockets[0].getsockname()[1]
         return Bind(self.bind.family, self.bind.host, port).text
 
+    def refuse_new(self) -> None:
+        """Nobody new joins the queues from now on, while who waits can be accepted: closing a socket resets
+        who is in its queue. Handshakes that have begun may end for `HANDSHAKE_SECONDS`. A SYN is dropped, and
+        sent again a second later meets a closed port. What another process holds stays as it is: nobody in
+        its queue is reset by our closing."""
+        if self.bind.family == "unix":
+            self._remove_file()
+            return
+        program = b"".join(struct.pack("=HBBI", *step) for step in _DROP_SYN)
+        held = ctypes.create_string_buffer(program)
+        option = struct.pack("@HP", len(_DROP_SYN), ctypes.addressof(held))
+        for sock in self.sockets:
+            if self.ours or self._given is None or sock not in self._given.sockets:
+                with contextlib.suppress(OSError):  # no filters here: a client may be reset, as ever
+                    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, option)
+
     def close(self) -> None:
         for sock in self.sockets:
             sock.close()
-        if self.ours and self.bind.family == "unix":
+        if self.bind.family == "unix":
+            self._remove_file()
+
+    def _remove_file(self) -> None:
+        """Once: then another process may make it anew."""
+        if self.ours and not self._file_is_gone:
+            self._file_is_gone = True
             with contextlib.suppress(FileNotFoundError):
                 Path(self.bind.path).unlink()
 

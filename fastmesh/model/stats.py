@@ -50,6 +50,7 @@ class ServiceStats(Struct, frozen=True):
     in_flight: int = 0
     queued: int = 0
     connections: int = 0
+    draining: bool = False
 
 
 class EndpointStats(Struct, frozen=True):
@@ -75,7 +76,8 @@ class EndpointStats(Struct, frozen=True):
 
 
 class ListenerStats(Struct, frozen=True):
-    """Client connections and bytes of one listener; `binds` are the addresses as really bound."""
+    """Client connections and bytes of one listener; `binds` are the addresses as really bound: none while it
+    drains."""
 
     listener: str
     binds: tuple[str, ...]
@@ -84,6 +86,7 @@ class ListenerStats(Struct, frozen=True):
     connections_total: int
     bytes_received: int
     bytes_sent: int
+    draining: bool = False
 
 
 class WorkerStats(Struct, frozen=True):

@@ -87,10 +87,12 @@ def _listeners(old: Config, new: Config) -> Iterator[str]:
         if before == after:
             continue
         if before is None and after is not None:
-            yield f"listener {name} added on {', '.join(bind.text for bind in after.binds)}"
+            where = ", ".join(bind.text for bind in after.binds)
+            yield f"listener {name} added on {where}{', draining' if after.drain else ''}"
         elif after is None:
             yield f"listener {name} removed"
         elif before is not None:
+            yield from _drain(f"listener {name}", before.drain, after.drain)
             yield from _listener(f"listener {name}: ", before, after)
 
 
@@ -103,7 +105,7 @@ def _listener(prefix: str, before: Listener, after: Listener) -> Iterator[str]:
             yield f"{prefix}bind {bind.text} removed"
     one, other = listener_dict(before), listener_dict(after)
     for public in (one, other):
-        for key in ("bind", "routes"):
+        for key in ("bind", "routes", "drain"):
             public.pop(key, None)
     yield from _values(prefix, one, other)
     if before.protocol == after.protocol == "http" and before.routes != after.routes:
@@ -168,11 +170,18 @@ def _services(old: Config, new: Config) -> Iterator[str]:
             continue
         if before is None and after is not None:
             number = len(after.endpoints)
-            yield f"service {name} added with {number:,} endpoint{'' if number == 1 else 's'}"
+            draining = ", draining" if after.drain else ""
+            yield f"service {name} added with {number:,} endpoint{'' if number == 1 else 's'}{draining}"
         elif after is None:
             yield f"service {name} removed"
         elif before is not None:
+            yield from _drain(f"service {name}", before.drain, after.drain)
             yield from _service(f"service {name}: ", before, after)
+
+
+def _drain(what: str, before: bool, after: bool) -> Iterator[str]:
+    if before != after:
+        yield f"{what} {'drains' if after else 'drains no more'}"
 
 
 def _service(prefix: str, before: Service, after: Service) -> Iterator[str]:
@@ -187,23 +196,28 @@ def _service(prefix: str, before: Service, after: Service) -> Iterator[str]:
     for address, endpoint in news.items():
         other = olds.get(address)
         if other is not None and other != endpoint:
+            yield from _drain(
+                f"endpoint {address.text} of service {before.name}", other.drain, endpoint.drain
+            )
             yield from _endpoint(f"{prefix}endpoint {address.text}: ", other, endpoint)
     if [address for address in olds if address in news] != [address for address in news if address in olds]:
         yield f"{prefix}the order of endpoints changed"
     one, other_public = service_dict(before), service_dict(after)
-    one.pop("endpoints")
-    other_public.pop("endpoints")
+    for public in (one, other_public):
+        for key in ("endpoints", "drain"):
+            public.pop(key)
     yield from _values(prefix, one, other_public)
 
 
 def _what_is_special(endpoint: Endpoint) -> str:
-    """` with weight 5 and priority 1`: what an endpoint has that others do not."""
+    """` with weight 5 and priority 1, draining`: what an endpoint has that others do not."""
     special = []
     if endpoint.weight != 1:
         special.append(f"weight {endpoint.weight}")
     if endpoint.priority:
         special.append(f"priority {endpoint.priority}")
-    return f" with {' and '.join(special)}" if special else ""
+    draining = ", draining" if endpoint.drain else ""
+    return f" with {' and '.join(special)}{draining}" if special else draining
 
 
 def _endpoint(prefix: str, before: Endpoint, after: Endpoint) -> Iterator[str]:

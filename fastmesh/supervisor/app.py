@@ -11,7 +11,7 @@ import trio
 
 from fastmesh import __version__
 from fastmesh.admin.api import Api
-from fastmesh.admin.control import ReloadOutcome
+from fastmesh.admin.control import DrainBy, DrainOutcome, DrainTarget, ProcessDrain, ReloadOutcome
 from fastmesh.admin.server import AdminServer
 from fastmesh.admin.sockets import AdminListening, admin_url, open_admin
 from fastmesh.errors import StartError
@@ -58,9 +58,8 @@ async def serve(file: str, build_data_plane: DataPlaneFactory, given: dict[str, 
                 admin = await bind_everything(keeper, data_plane, given_to_admin)
                 data_plane.start()
                 served = True
-                if admin is not None:
-                    server = AdminServer(Api(control, config.admin).respond)
-                    nursery.start_soon(server.serve, admin.sockets)
+                server = AdminServer(Api(control, config.admin).respond)
+                nursery.start_soon(server.serve, admin.sockets if admin is not None else [])
                 nursery.start_soon(go_on, "watching the configuration", keeper.watch)
                 nursery.start_soon(go_on, "resolving host names", refresh_names, keeper)
                 nursery.start_soon(go_on, "checking endpoints", keeper.checker.run, data_plane.set_health)
@@ -80,7 +79,9 @@ async def serve(file: str, build_data_plane: DataPlaneFactory, given: dict[str, 
                 log.info("%s: draining", shutdown.reason)
                 await keeper.close("fastmesh is draining")
                 nursery.start_soon(notify.tell_drain, shutdown.reason, data_plane.busy)
-                outcome = await drain(data_plane, keeper.config.drain)
+                outcome = await drain(data_plane, keeper.config.drain, shutdown)
+                await shutdown.end(outcome)
+                await server.finish()
                 nursery.cancel_scope.cancel()
         finally:
             if admin is not None:
@@ -134,8 +135,22 @@ class Control:
     async def reload(self) -> ReloadOutcome:
         return await self._keeper.reload("reload asked for")
 
-    def start_drain(self) -> None:
+    def start_drain(self, *, watched: bool = False) -> None:
+        if watched:
+            self._shutdown.expect_watcher()
         self._shutdown.request("drain asked for")
+
+    async def watch_drain(self) -> None:
+        await self._shutdown.watch()
+
+    def process_drain(self) -> ProcessDrain:
+        return self._shutdown.progress(self._data_plane)
+
+    def drains(self) -> Mapping[DrainTarget, DrainBy]:
+        return self._keeper.drains.listed(self._keeper.config)
+
+    async def set_drain(self, target: DrainTarget, on: bool) -> DrainOutcome:
+        return await self._keeper.set_drain(target, on)
 
 
 async def obey(
@@ -231,7 +246,10 @@ def report_leaks(data_plane: DataPlane) -> None:
 
 def describe_start(stats: Stats, admin: AdminListening | None) -> str:
     """One line: version, what listens where, the admin API's address, workers, pid."""
-    parts = [f"{item.listener} ({item.protocol}) on {', '.join(item.binds)}" for item in stats.listeners]
+    parts = [
+        f"{item.listener} ({item.protocol}) {'drains' if item.draining else 'on ' + ', '.join(item.binds)}"
+        for item in stats.listeners
+    ]
     where = "; ".join(parts) or "no listener"
     api = ", ".join(map(admin_url, admin.sockets)) if admin is not None else "off"
     workers = len(stats.workers)

@@ -24,7 +24,8 @@ class ApplyResult(Protocol):
 
 
 class DataPlane(Protocol):
-    """Calls come from one thread at a time, `stats` and `busy` apart."""
+    """Calls come from one thread at a time, apart from `stats`, `busy`, `connections` and
+    `tunnels`."""
 
     def apply(
         self,
@@ -56,12 +57,23 @@ class DataPlane(Protocol):
     def begin_drain(self) -> None:
         """From now on each answer carries ``Connection: close``."""
 
-    def close_listeners(self) -> None: ...
+    def refuse_new(self) -> None:
+        """Who waits in the queues of listeners stays there, nobody else joins."""
+
+    def close_listeners(self) -> None:
+        """Accepts who waits in the queues, then stops listening."""
 
     def busy(self) -> int:
         """Exchanges, tunnels and TCP relays in progress."""
 
-    def close_idle(self) -> None: ...
+    def connections(self) -> int:
+        """Clients' connections, idle ones, tunnels and relays among them."""
+
+    def tunnels(self) -> int:
+        """Tunnels and TCP relays."""
+
+    def close_idle(self, least_idle: float) -> None:
+        """Lets go of clients that have waited for so many seconds between two requests; returns at once."""
 
     def stop(self) -> None:
         """Closes everything and joins the workers (blocking)."""

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from enum import IntEnum
 from math import inf
 
 import trio
 
+from fastmesh.admin.control import ProcessDrain
 from fastmesh.model import Drain
+from fastmesh.observability.logs import timestamp
 from fastmesh.supervisor.dataplane import DataPlane
 
 log = logging.getLogger("fastmesh.drain")
 
+# How long handshakes that have begun may take to end before the listeners close.
+HANDSHAKE_SECONDS = 0.1
 POLL_SECONDS = 0.02
-# Nothing in progress must be seen this often in a row: a request may just be between the kernel and a worker.
-QUIET_POLLS = 3
+# A client that thinks for less than this between two requests is told with its next answer that it ends.
+IDLE_SECONDS = 1.0
+CLOSE_IDLE_EVERY = 0.1
+TELL_EVERY = 5.0
+# How long one look of somebody who watches may last, and how long the end waits for such a look.
+WATCH_SECONDS = 0.5
+WATCHER_GONE_SECONDS = 1.0
 
 
 class Exit(IntEnum):
@@ -29,43 +40,123 @@ class Exit(IntEnum):
 
 
 class Shutdown:
-    """Whether the end was asked for. The first request drains; a second one, by signal, forces."""
+    """Whether the end was asked for, and how far it is. The first request drains; a second one, by signal,
+    forces."""
 
     def __init__(self) -> None:
         self.requested = trio.Event()
         self.reason = ""
+        self._since = 0.0  # by the clock on the wall
+        self._closed_at: float | None = None  # when the listeners were closed, by trio's clock
+        self._timeout = inf
+        self._code: Exit | None = None
+        self._ended = trio.Event()
+        self._told = trio.Event()
+        self._watched_until = -inf
 
     def request(self, reason: str) -> None:
         if not self.requested.is_set():
             self.reason = reason
+            self._since = time.time()
             self.requested.set()
 
+    def closed(self, timeout: float) -> None:
+        """The listeners are closed: ``timeout`` seconds are left."""
+        self._closed_at = trio.current_time()
+        self._timeout = timeout
 
-async def drain(data_plane: DataPlane, settings: Drain) -> Exit:
+    async def end(self, code: Exit) -> None:
+        """The drain is over. Waits a moment for those who watch it to have come for that."""
+        self._code = code
+        self._ended.set()
+        with trio.move_on_at(min(self._watched_until, trio.current_time() + WATCHER_GONE_SECONDS)):
+            await self._told.wait()
+
+    # Looking
+
+    def expect_watcher(self) -> None:
+        """Somebody will `watch` from now on, and wants to know how it ends."""
+        self._watched_until = trio.current_time() + WATCHER_GONE_SECONDS
+
+    async def watch(self) -> None:
+        """Returns after a moment, or at the end of the drain."""
+        self._watched_until = inf
+        try:
+            with trio.move_on_after(WATCH_SECONDS):
+                await self._ended.wait()
+        finally:
+            self.expect_watcher()
+        if self._ended.is_set():
+            self._told.set()
+
+    def progress(self, data_plane: DataPlane) -> ProcessDrain:
+        asked = self.requested.is_set()
+        closed_at = self._closed_at
+        return ProcessDrain(
+            state="ended" if self._code is not None else "draining" if asked else "serving",
+            reason=self.reason,
+            since=timestamp(self._since) if asked else None,
+            in_progress=data_plane.busy(),
+            connections=data_plane.connections(),
+            tunnels=data_plane.tunnels(),
+            seconds=None if closed_at is None else round(trio.current_time() - closed_at, 3),
+            timeout=None if closed_at is None or self._timeout == inf else self._timeout,
+            exit_code=self._code,
+        )
+
+
+async def drain(
+    data_plane: DataPlane, settings: Drain, shutdown: Shutdown, let_go: Callable[[], None] | None = None
+) -> Exit:
     """Waits ``delay`` (readiness already fails, so that balancers in front look elsewhere), closes the
-    listeners, lets what is in progress finish for at most ``timeout``, then closes the idle client
-    connections."""
-    if settings.delay > 0:
+    listeners, lets what is in progress finish and idle clients go, for at most ``timeout``.
+
+    ``let_go``, for a process whose listeners another one has taken over, leaves them to it instead of closing
+    them; then nobody has to look elsewhere, and there is no delay."""
+    if settings.delay > 0 and let_go is None:
         log.info("draining: still accepting for %g s", settings.delay)
         await trio.sleep(settings.delay)
-    data_plane.begin_drain()
-    data_plane.close_listeners()
+    if let_go is None:
+        data_plane.refuse_new()
+        await trio.sleep(HANDSHAKE_SECONDS)
+        data_plane.close_listeners()
+    else:
+        let_go()
+    data_plane.begin_drain()  # who is told to go should meet a closed port, not one that closes just now
+    shutdown.closed(settings.timeout)
     limit = "without a limit" if settings.timeout == inf else f"for at most {settings.timeout:g} s"
-    log.info("draining: listeners are closed, %d in progress, %s", data_plane.busy(), limit)
+    log.info("draining: listeners are closed, %s, %s", _what_is_left(data_plane), limit)
     with trio.move_on_after(settings.timeout):
-        await _until_quiet(data_plane)
-        data_plane.close_idle()
+        await _until_nobody_is_left(data_plane)
         log.info("drained: nothing is in progress any more")
         return Exit.DONE
     left = data_plane.busy()
     if left == 0:
+        log.info(
+            "drained: nothing is in progress any more, %d idle connections end", data_plane.connections()
+        )
         return Exit.DONE
     log.error("drain.timeout of %g s has passed: %d in progress are cut off", settings.timeout, left)
     return Exit.DRAIN_TIMEOUT
 
 
-async def _until_quiet(data_plane: DataPlane) -> None:
-    quiet = 0
-    while quiet < QUIET_POLLS:
-        quiet = quiet + 1 if data_plane.busy() == 0 else 0
+def _what_is_left(data_plane: DataPlane) -> str:
+    busy, tunnels = data_plane.busy(), data_plane.tunnels()
+    of_them = f" ({tunnels} of them tunnels or TCP)" if tunnels else ""
+    return f"{busy} in progress{of_them}, {data_plane.connections()} client connections"
+
+
+async def _until_nobody_is_left(data_plane: DataPlane) -> None:
+    """A client whose connection is open may always have sent one more request just now: so the end is when
+    there is none, not when nothing is in progress."""
+    now = trio.current_time()
+    next_close, next_word = now, now + TELL_EVERY
+    while data_plane.connections() or data_plane.busy():
+        now = trio.current_time()
+        if now >= next_close:
+            data_plane.close_idle(IDLE_SECONDS)
+            next_close = now + CLOSE_IDLE_EVERY
+        if now >= next_word:
+            log.info("draining: %s", _what_is_left(data_plane))
+            next_word += TELL_EVERY
         await trio.sleep(POLL_SECONDS)

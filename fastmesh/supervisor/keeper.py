@@ -15,7 +15,7 @@ from typing import Any
 import trio
 
 from fastmesh import config as configuration
-from fastmesh.admin.control import ReloadOutcome, ReloadResult
+from fastmesh.admin.control import DrainOutcome, DrainRefused, DrainTarget, ReloadOutcome, ReloadResult
 from fastmesh.config import Loaded
 from fastmesh.discovery import Resolver, names_of
 from fastmesh.errors import ConfigError, FastmeshError, Problem, StartError
@@ -27,6 +27,7 @@ from fastmesh.registry import ConfigWatcher
 from fastmesh.supervisor import memory, notify
 from fastmesh.supervisor.accesslog import AccessLogFile
 from fastmesh.supervisor.dataplane import ApplyResult, DataPlane
+from fastmesh.supervisor.drains import Drains, file_says
 
 log = logging.getLogger("fastmesh.config")
 
@@ -37,7 +38,8 @@ class ConfigKeeper:
     """Checks, resolves and applies. An invalid change is refused whole, and the last good one stays in force.
 
     ``config`` and ``resolved`` (the addresses of each endpoint that is a host name, by its text) are what the
-    data plane serves by; ``last`` is what became of the last reading; ``checker`` checks endpoints.
+    data plane serves by, but for ``drains``, which the API asked for on top of it; ``last`` is what became of
+    the last reading; ``checker`` checks endpoints.
     """
 
     def __init__(self, file: str) -> None:
@@ -48,6 +50,7 @@ class ConfigKeeper:
         self.last = ReloadOutcome("applied", logs.timestamp(time.time()))
         self.access_log = AccessLogFile()
         self.checker = Checker()
+        self.drains = Drains()
         self._data_plane: DataPlane
         self._watcher: ConfigWatcher
         self._started_with: Config
@@ -152,6 +155,30 @@ class ConfigKeeper:
                     log.info("%s now resolves to %s", name, ", ".join(addresses) or "nothing")
             self.resolved = resolved
 
+    async def set_drain(self, target: DrainTarget, on: bool) -> DrainOutcome:
+        """Lets a listener, a service or an endpoint drain, or no more. Raises DrainRefused."""
+        async with self._changing:
+            if self._closed is not None:
+                raise DrainRefused(self._closed, "nothing can be changed any more")
+            in_file = file_says(self.config, target)
+            if in_file and not on:
+                raise DrainRefused(
+                    f"{target.text} drains because the file says `drain: true`",
+                    "remove that from the file: it is in effect within a second",
+                )
+            if in_file or self.drains.asked(target) == on:
+                return DrainOutcome(False, f"{target.text} {'drains already' if on else 'does not drain'}")
+            self.drains.put(target, on)
+            try:
+                await self._apply(self.config, self.resolved)
+            except BaseException as error:
+                self.drains.put(target, not on)
+                if isinstance(error, StartError):
+                    raise DrainRefused(str(error), f"{target.text} drains on") from error
+                raise
+            log.info("asked for by the admin API: %s %s", target.text, "drains" if on else "drains no more")
+            return DrainOutcome(True, f"{target.text} {'drains' if on else 'drains no more'}")
+
     async def close(self, why: str) -> None:
         """Lets a change in progress finish and refuses all further ones."""
         async with self._changing:
@@ -176,7 +203,8 @@ class ConfigKeeper:
         # No request meets an endpoint that was not checked, so that comes first.
         verdicts = await self.checker.prepare(config, resolved)
         # In a thread, so that the admin API answers meanwhile.
-        result = await trio.to_thread.run_sync(self._data_plane.apply, config, resolved, verdicts)
+        effective = self.drains.effective(config)
+        result = await trio.to_thread.run_sync(self._data_plane.apply, effective, resolved, verdicts)
         self.checker.follow(config, resolved)
         return result
 
@@ -193,6 +221,8 @@ class ConfigKeeper:
             raise
         self.access_log.use(config.access_log, opened, self._data_plane)
         self.config, self.resolved = config, resolved
+        for target in self.drains.forget_gone(config):
+            log.info("%s is gone, and with it the drain that the admin API asked for", target.text)
         logs.set_up(config.log.level, config.log.format)
         warnings = (*result.warnings, *self._needs_restart(config))
         self._warn_once(warnings)

@@ -119,7 +119,7 @@ def test_a_signal_drains_and_exits_0(start, number):
     assert process.exit_code() == 0
     order = [line for line in process.log.splitlines() if line.startswith("fake: ")]
     assert order == [
-        f"fake: {c}" for c in ("apply", "start", "begin_drain", "close_listeners", "close_idle", "stop")
+        f"fake: {c}" for c in ("apply", "start", "refuse_new", "close_listeners", "begin_drain", "stop")
     ]
     assert "Traceback" not in process.log
 
@@ -140,7 +140,7 @@ def test_what_is_in_progress_is_waited_for(start):
     process.process.send_signal(signal.SIGTERM)
     process.wait_log("listeners are closed, 1 in progress")
     assert process.ask("GET", "/healthz")[0] == 200
-    assert "fake: close_idle" not in process.log
+    assert "fake: stop" not in process.log
     process.busy(0)
     assert process.exit_code() == 0
 

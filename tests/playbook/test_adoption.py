@@ -228,51 +228,6 @@ def test_letters_are_read_in_order(set_stage: SetStage) -> None:
     assert len(stage.of_kind("listener")) == 1
 
 
-# ---------------------------------------------------------------- drain
-
-
-def test_the_answer_of_a_draining_worker_closes(set_stage: SetStage) -> None:
-    stage = set_stage()
-    client = stage.client()
-    client.send(get())
-    upstream = stage.origins[0].accept()
-    upstream.head()
-    stage.worker.drain()
-    upstream.send(OK)
-    assert b"connection: close" in client.until(b"ok").lower()
-    assert client.end() == "eof"
-    assert upstream.is_open(), "the endpoint has nothing to do with it"
-
-
-def test_the_own_answer_of_a_draining_worker_closes(set_stage: SetStage) -> None:
-    stage = set_stage(routes=(Route(Respond(200, b"ok")),))
-    client = stage.client()
-    client.send(get())
-    assert b"connection: close" not in client.until(b"ok").lower()
-    stage.worker.drain()
-    client.send(get())
-    assert b"connection: close" in client.until(b"ok").lower()
-    assert client.end() == "eof"
-
-
-def test_idle_clients_are_closed_on_request_and_busy_ones_not(set_stage: SetStage) -> None:
-    stage = set_stage()
-    idle, fresh, busy, begun = (stage.client() for _ in range(4))
-    upstream = stage.exchange(idle)
-    busy.send(get())
-    stage.settle()
-    begun.send(b"GET / HT")
-    stage.settle()
-    stage.worker.post(CLOSE_IDLE, -1, 0, 0)
-    stage.settle()
-    for client, open_ in ((idle, False), (fresh, False), (busy, True), (begun, True)):
-        client.look()
-        assert (client.ended is None) == open_
-    upstream.head()
-    upstream.send(OK)
-    busy.until(b"ok")
-
-
 def test_weight_zero_gets_no_requests(set_stage: SetStage) -> None:
     stage = set_stage(origins=2)
     first, second = stage.service.endpoints

@@ -8,7 +8,14 @@ from contextlib import asynccontextmanager
 import trio
 
 from fastmesh.admin.api import Api
-from fastmesh.admin.control import ReloadOutcome
+from fastmesh.admin.control import (
+    DrainBy,
+    DrainOutcome,
+    DrainRefused,
+    DrainTarget,
+    ProcessDrain,
+    ReloadOutcome,
+)
 from fastmesh.admin.server import AdminServer
 from fastmesh.admin.sockets import close_admin_sockets, open_admin_sockets
 from fastmesh.health import ServiceHealth
@@ -46,7 +53,11 @@ class FakeControl:
         self.outcome = ReloadOutcome("applied", AT, 1)
         self.checks: dict[str, ServiceHealth] = {}
         self.reloads = 0
-        self.drains = 0
+        self.asked_to_end = 0
+        self.watched = 0
+        self.progress = ProcessDrain("serving", "", None, 0, 0, 0, None, None, None)
+        self.draining: dict[DrainTarget, DrainBy] = {}
+        self.refuse_drain: DrainRefused | None = None
 
     def not_ready(self) -> str | None:
         return self.reason
@@ -76,8 +87,28 @@ class FakeControl:
         self.reloads += 1
         return self.outcome
 
-    def start_drain(self) -> None:
-        self.drains += 1
+    def start_drain(self, *, watched: bool = False) -> None:
+        self.asked_to_end += 1
+        self.watched += watched
+
+    async def watch_drain(self) -> None:
+        self.watched += 1
+
+    def process_drain(self) -> ProcessDrain:
+        return self.progress
+
+    def drains(self) -> Mapping[DrainTarget, DrainBy]:
+        return self.draining
+
+    async def set_drain(self, target: DrainTarget, on: bool) -> DrainOutcome:
+        if self.refuse_drain is not None:
+            raise self.refuse_drain
+        changed = (target in self.draining) != on
+        if on:
+            self.draining[target] = "api"
+        else:
+            self.draining.pop(target, None)
+        return DrainOutcome(changed, f"{target.text} {'drains' if on else 'drains no more'}")
 
 
 class Client:

@@ -42,7 +42,8 @@ class Applied:
 class FakeDataPlane:
     """Records what it was told: calls, the verdicts of the last `apply` and those since, ejections.
 
-    `in_progress` is what `busy` says, `may_eject` what `eject` does."""
+    `in_progress` is what `busy` says, `clients` what `connections` says until idle ones are let go,
+    `may_eject` what `eject` does."""
 
     def __init__(
         self, *, workers: int, connection_limit: int, given: Mapping[str, Given] | None = None
@@ -53,6 +54,8 @@ class FakeDataPlane:
         self.config: Config | None = None
         self.resolved: Mapping[str, tuple[Address, ...]] = {}
         self.in_progress = 0
+        self.clients = 0
+        self.relays = 0
         self.refuse: str | None = None
         self.access_log: tuple[int | None, str] = (None, "")
         self.leaks = 0
@@ -77,7 +80,8 @@ class FakeDataPlane:
         self.verdicts = dict(verdicts or {})
         if self.refuse is not None:
             raise StartError(self.refuse)
-        wanted = {bind.text: bind for listener in config.listeners.values() for bind in listener.binds}
+        serving = [listener for listener in config.listeners.values() if not listener.drain]
+        wanted = {bind.text: bind for listener in serving for bind in listener.binds}
         fresh: dict[str, socket.socket] = {}
         for text, bind in wanted.items():
             if text in self._sockets:
@@ -136,13 +140,24 @@ class FakeDataPlane:
             services=tuple(ServiceStats(service, EMPTY) for service in config.services),
             endpoints=tuple(
                 EndpointStats(
-                    service.name, endpoint.address.text, "up", endpoint.weight, 0, 0, 0, 0, 0, EMPTY_SMALL
+                    service.name,
+                    endpoint.address.text,
+                    "draining" if endpoint.drain else "up",
+                    endpoint.weight,
+                    *(0, 0, 0, 0, 0),
+                    EMPTY_SMALL,
                 )
                 for service in config.services.values()
                 for endpoint in service.endpoints
             ),
             listeners=tuple(
-                ListenerStats(item.name, tuple(bind.text for bind in item.binds), item.protocol, 0, 0, 0, 0)
+                ListenerStats(
+                    item.name,
+                    () if item.drain else tuple(bind.text for bind in item.binds),
+                    item.protocol,
+                    *(0, 0, 0, 0),
+                    draining=item.drain,
+                )
                 for item in config.listeners.values()
             ),
             workers=tuple(
@@ -156,6 +171,9 @@ class FakeDataPlane:
     def begin_drain(self) -> None:
         self._called("begin_drain")
 
+    def refuse_new(self) -> None:
+        self._called("refuse_new")
+
     def close_listeners(self) -> None:
         self._called("close_listeners")
         for item in self._sockets.values():
@@ -165,7 +183,13 @@ class FakeDataPlane:
     def busy(self) -> int:
         return self.in_progress
 
-    def close_idle(self) -> None:
+    def connections(self) -> int:
+        return max(self.clients, self.busy())
+
+    def tunnels(self) -> int:
+        return self.relays
+
+    def close_idle(self, least_idle: float) -> None:
         self._called("close_idle")
 
     def stop(self) -> None:

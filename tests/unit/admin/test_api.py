@@ -5,7 +5,7 @@ import json
 import pytest
 import trio
 
-from fastmesh.admin.control import ReloadOutcome
+from fastmesh.admin.control import DrainRefused, ReloadOutcome
 from fastmesh.errors import Problem
 from fastmesh.health import EndpointHealth, Past, Result, ServiceHealth
 from fastmesh.model import Admin
@@ -84,8 +84,8 @@ async def test_head_has_the_length_and_no_body():
         ("POST", "/healthz", "get, head"),
         ("PUT", "/metrics", "get, head"),
         ("GET", "/api/v1/reload", "post"),
-        ("HEAD", "/api/v1/drain", "post"),
-        ("DELETE", "/api/v1/drain", "post"),
+        ("HEAD", "/api/v1/undrain", "post"),
+        ("DELETE", "/api/v1/drain", "get, head, post"),
     ],
 )
 async def test_wrong_methods(method, path, allow):
@@ -94,7 +94,7 @@ async def test_wrong_methods(method, path, allow):
         assert (status, headers["allow"]) == (405, allow)
         if method != "HEAD":
             assert "hint" in json.loads(body)
-        assert api.control.drains == api.control.reloads == 0
+        assert api.control.asked_to_end == api.control.reloads == 0
 
 
 @pytest.mark.trio
@@ -130,7 +130,69 @@ async def test_reload_says_what_became_of_it():
 async def test_drain_answers_at_once():
     async with running_api() as api:
         assert (await api.ask("POST", "/api/v1/drain"))[0] == 202
-        assert api.control.drains == 1
+        assert (api.control.asked_to_end, api.control.watched) == (1, 0)
+        assert (await api.ask("POST", "/api/v1/drain?watch"))[0] == 202
+        assert (api.control.asked_to_end, api.control.watched) == (2, 1)
+
+
+@pytest.mark.trio
+async def test_a_part_drains_and_serves_again():
+    target = {"kind": "service", "service": "user"}
+    async with running_api() as api:
+        status, _, body = await api.ask("POST", "/api/v1/drain?service=user")
+        assert status == 200
+        answer = json.loads(body)
+        assert answer.pop("note").startswith("asked for by the API, it lasts until")
+        assert answer == {"result": "draining", "message": "service user drains", "target": target}
+        status, _, body = await api.ask("POST", "/api/v1/drain?service=user")
+        assert (status, json.loads(body)["result"]) == (200, "unchanged")
+        status, _, body = await api.ask("GET", "/api/v1/drain")
+        assert status == 200
+        assert json.loads(body)["process"]["state"] == "serving"
+        assert json.loads(body)["drains"] == [
+            {**target, "by": "api", "in_flight": 0, "connections": 0, "done": True}
+        ]
+        status, _, body = await api.ask("GET", "/api/v1/drain?listener=web")
+        assert (status, json.loads(body)["drains"]) == (200, [])
+        status, _, body = await api.ask("POST", "/api/v1/undrain?service=user")
+        assert (status, json.loads(body)["result"]) == (200, "serving")
+        assert json.loads((await api.ask("GET", "/api/v1/drain"))[2])["drains"] == []
+        assert api.control.asked_to_end == 0
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("drain?service=usr", 404), ("undrain?listener=nope", 404), ("undrain", 400), ("drain?all", 400)],
+)
+async def test_what_cannot_drain(path, status):
+    async with running_api() as api:
+        assert (await api.ask("POST", f"/api/v1/{path}"))[0] == status
+        assert api.control.draining == {}
+        assert api.control.asked_to_end == 0
+
+
+@pytest.mark.trio
+async def test_a_refused_drain_says_what_to_do():
+    control = FakeControl()
+    control.refuse_drain = DrainRefused("the file says so", "change the file")
+    async with running_api(control=control) as api:
+        status, _, body = await api.ask("POST", "/api/v1/undrain?listener=web")
+        assert status == 409
+        assert json.loads(body) == {
+            "error": "Conflict",
+            "message": "the file says so",
+            "hint": "change the file",
+        }
+
+
+@pytest.mark.trio
+async def test_who_watches_the_drain_is_answered_after_a_moment():
+    async with running_api() as api:
+        assert (await api.ask("GET", "/api/v1/drain"))[0] == 200
+        assert api.control.watched == 0
+        assert (await api.ask("GET", "/api/v1/drain?watch"))[0] == 200
+        assert api.control.watched == 1
 
 
 @pytest.mark.trio
@@ -145,7 +207,7 @@ async def test_the_rules_apply():
         assert (await api.ask("POST", "/api/v1/drain", "authorization: Bearer secret"))[0] == 202
     async with running_api() as api:
         assert (await api.ask("POST", "/api/v1/drain", "host: evil.example"))[0] == 403
-        assert api.control.drains == 0
+        assert api.control.asked_to_end == 0
 
 
 @pytest.mark.trio

@@ -125,13 +125,99 @@ def test_reload_says_what_became_of_it(admin):
     assert (failed.exit_code, "500: oops" in failed.output) == (1, True)
 
 
-def test_drain_can_wait_for_the_end(admin):
+def progress(**changes):
+    process = {"state": "draining", "in_progress": 0, "tunnels": 0, "connections": 0, "seconds": 1.2}
+    return (200, {"process": {**process, "timeout": 30.0, "exit_code": None, **changes}, "drains": []})
+
+
+@pytest.mark.parametrize(("code", "word"), [(0, "ended\n"), (4, "3 in progress were cut off\n")])
+def test_drain_can_wait_for_the_end(admin, code, word):
     admin.answers["/api/v1/drain"] = (202, {"result": "draining"})
-    admin.answers["/healthz"] = [(200, "ok"), (200, "ok"), AdminUnreachable("gone")]
     assert invoke("drain").output == "draining\n"
     assert len(admin.asked) == 1
-    assert invoke("drain", "--wait").output == "draining\nended\n"
-    assert [path for _, path, _, _ in admin.asked[2:]] == ["/healthz"] * 3
+    admin.answers["/api/v1/drain?watch"] = [
+        (202, {"result": "draining"}),
+        progress(in_progress=3, connections=1000, tunnels=1),
+        progress(state="ended", exit_code=code, in_progress=3 if code else 0),
+    ]
+    admin.answers["/healthz"] = [(200, "ok"), AdminUnreachable("gone")]
+    result = invoke("drain", "--wait")
+    first, second, last = result.output.splitlines(keepends=True)
+    assert first == "draining\n"
+    assert second == "draining: 3 in progress (1 tunnels or TCP), 1,000 connections, 1 s of 30 s\n"
+    assert last.endswith(word)
+    assert result.exit_code == code
+
+
+def test_a_process_that_is_gone_without_a_word(admin):
+    admin.answers["/api/v1/drain?watch"] = [(202, {"result": "draining"}), AdminUnreachable("gone")]
+    result = invoke("drain", "--wait")
+    assert result.exit_code == 1
+    assert "without a word" in result.output
+
+
+TARGETS = [
+    (["--listener", "web"], "listener=web", {"kind": "listener", "listener": "web"}, "listener web"),
+    (["--service", "a b"], "service=a+b", {"kind": "service", "service": "a b"}, "service a b"),
+    (
+        ["--service", "u", "--endpoint", "10.0.0.1:80"],
+        "service=u&endpoint=10.0.0.1%3A80",
+        {"kind": "endpoint", "service": "u", "endpoint": "10.0.0.1:80"},
+        "endpoint 10.0.0.1:80 of service u",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "query", "target", "text"), TARGETS, ids=["listener", "service", "endpoint"]
+)
+def test_a_part_can_drain(admin, options, query, target, text):
+    answer = {"result": "draining", "message": f"{text} drains", "target": target, "note": "until a restart"}
+    admin.answers[f"/api/v1/drain?{query}"] = (200, answer)
+    result = invoke("drain", *options)
+    assert (result.exit_code, result.output) == (0, f"{text} drains\nuntil a restart\n")
+    entry = {**target, "by": "api", "in_flight": 2, "connections": 5, "done": False}
+    other = {"kind": "listener", "listener": "other", "in_flight": None, "connections": 9, "done": False}
+    listed = [[other, entry], [other, {**entry, "done": True}]]
+    admin.answers["/api/v1/drain"] = [(200, {"drains": drains}) for drains in listed]
+    result = invoke("drain", *options, "--wait")
+    assert result.output.splitlines() == [
+        f"{text} drains",
+        f"{text} drains: 2 in flight, 5 connections",
+        f"{text} has drained",
+    ]
+    assert result.exit_code == 0
+    admin.answers[f"/api/v1/undrain?{query}"] = (200, {"message": f"{text} drains no more", "target": target})
+    assert invoke("drain", *options, "--undo").output == f"{text} drains no more\n"
+
+
+def test_a_drain_that_somebody_takes_back_is_not_waited_for(admin):
+    _, query, target, text = TARGETS[0]
+    admin.answers[f"/api/v1/drain?{query}"] = (200, {"message": f"{text} drains", "target": target})
+    admin.answers["/api/v1/drain"] = [(200, {"drains": []})]
+    result = invoke("drain", "--listener", "web", "--wait")
+    assert (result.exit_code, result.output.splitlines()[-1]) == (1, "listener web does not drain any more")
+
+
+def test_a_drain_that_is_refused(admin):
+    problem = {"message": "there is no listener `wbe`", "hint": "did you mean `web`?"}
+    admin.answers["/api/v1/drain?listener=wbe"] = (404, problem)
+    result = invoke("drain", "--listener", "wbe")
+    assert (result.exit_code, result.output) == (1, "there is no listener `wbe`; did you mean `web`?\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--listener", "web", "--service", "s"],
+        ["--endpoint", "10.0.0.1:80"],
+        ["--undo"],
+        ["--undo", "--wait", "--service", "s"],
+    ],
+)
+def test_what_cannot_be_meant_by_drain(admin, arguments):
+    assert invoke("drain", *arguments).exit_code == 2
+    assert admin.asked == []
 
 
 @pytest.mark.parametrize(

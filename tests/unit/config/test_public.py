@@ -77,6 +77,7 @@ services:
         "bind": [":2"],
         "protocol": "tcp",
         "accept_proxy": False,
+        "drain": False,
         "service": "a",
     }
     assert shown["listeners"]["web"]["routes"] == [

@@ -95,6 +95,25 @@ services: {{a: {{endpoints: [], balance: {text}}}}}
     assert loaded.config.services["a"].balance == expected
 
 
+def test_drain(folder: Folder) -> None:
+    loaded = folder.load("""
+listeners:
+  web: {bind: ":1", service: a, drain: true}
+  db: {bind: ":2", service: b, protocol: tcp}
+services:
+  a: {endpoints: ["10.0.0.1:80", {address: "10.0.0.2:80", drain: true}]}
+  b: {endpoints: [], drain: true}
+""").config
+    assert [one.drain for one in loaded.listeners.values()] == [True, False]
+    assert [one.drain for one in loaded.services.values()] == [False, True]
+    assert [one.drain for one in loaded.services["a"].endpoints] == [False, True]
+
+
+def test_drain_is_not_inherited(folder: Folder) -> None:
+    (error,) = folder.errors("defaults: {drain: true}" + MINIMAL)
+    assert "`drain`" in error
+
+
 def test_registry_files_join_by_name(folder: Folder) -> None:
     folder.write("services: {user: {endpoints: [10.0.0.2:80], balance: random}}", "services.d/b.yml")
     folder.write("services: {user: {endpoints: [10.0.0.3:80]}, extra: {endpoints: []}}", "services.d/a.yaml")

@@ -16,6 +16,7 @@ from fastmesh.engine.compile import (
     milliseconds,
     resolve_endpoints,
     service_spec,
+    split,
 )
 from fastmesh.model import (
     Address,
@@ -61,9 +62,9 @@ def test_names_are_replaced_by_their_addresses() -> None:
     service = Service("s", (Endpoint(name, 2), Endpoint(inet("10.0.0.9"), 5, priority=3)))
     resolved = {"api:80": (inet("10.0.0.1"), inet("10.0.0.2"))}
     assert resolve_endpoints(service, resolved) == (
-        (inet("10.0.0.1"), "10.0.0.1:80", 2, 0),
-        (inet("10.0.0.2"), "10.0.0.2:80", 2, 0),
-        (inet("10.0.0.9"), "10.0.0.9:80", 5, 3),
+        (inet("10.0.0.1"), "10.0.0.1:80", 2, 0, False),
+        (inet("10.0.0.2"), "10.0.0.2:80", 2, 0, False),
+        (inet("10.0.0.9"), "10.0.0.9:80", 5, 3, False),
     )
 
 
@@ -74,7 +75,7 @@ def test_a_name_without_an_address_is_no_endpoint() -> None:
 def test_an_address_that_is_reached_twice_has_the_sum_of_the_weights() -> None:
     service = Service("s", (Endpoint(Address("name", "api", 80), 2), Endpoint(inet("10.0.0.1"), 5)))
     assert resolve_endpoints(service, {"api:80": (inet("10.0.0.1"),)}) == (
-        (inet("10.0.0.1"), "10.0.0.1:80", 7, 0),
+        (inet("10.0.0.1"), "10.0.0.1:80", 7, 0, False),
     )
 
 
@@ -83,7 +84,40 @@ def test_an_address_that_is_reached_twice_has_its_lowest_priority_number(
     priorities: tuple[int, int, int],
 ) -> None:
     endpoints = tuple(Endpoint(inet("10.0.0.1"), priority=priority) for priority in priorities)
-    assert resolve_endpoints(Service("s", endpoints), {}) == ((inet("10.0.0.1"), "10.0.0.1:80", 3, 0),)
+    assert resolve_endpoints(Service("s", endpoints), {}) == ((inet("10.0.0.1"), "10.0.0.1:80", 3, 0, False),)
+
+
+@pytest.mark.parametrize("drains", [(True, True), (True, False), (False, True)])
+def test_an_address_that_is_reached_twice_drains_when_it_does_each_time(drains: tuple[bool, bool]) -> None:
+    endpoints = tuple(Endpoint(inet("10.0.0.1"), drain=drain) for drain in drains)
+    ((*_, found),) = resolve_endpoints(Service("s", endpoints), {})
+    assert found == all(drains)
+
+
+HERE, GONE = Endpoint(inet("10.0.0.1")), Endpoint(inet("10.0.0.2"), drain=True)
+
+
+@pytest.mark.parametrize(
+    ("blue", "green", "shares"),
+    [
+        (Service("blue", (HERE,)), Service("green", (HERE,)), (90, 10)),
+        (Service("blue", (HERE,), drain=True), Service("green", (HERE,)), (0, 10)),
+        (Service("blue", (GONE,)), Service("green", (HERE, GONE)), (0, 10)),
+        (Service("blue"), Service("green", (HERE,)), (90, 10)),
+        (Service("blue", drain=True), Service("green", drain=True), (90, 10)),
+    ],
+    ids=["none", "one", "all-endpoints", "no-endpoints", "both"],
+)
+def test_of_a_split_the_others_get_what_drains(
+    blue: Service, green: Service, shares: tuple[int, int]
+) -> None:
+    services = {"blue": blue, "green": green}
+    assert split((("blue", 90), ("green", 10)), services) == (("blue", shares[0]), ("green", shares[1]))
+
+
+def test_a_service_of_weight_0_does_not_take_over() -> None:
+    services = {"blue": Service("blue", drain=True), "green": Service("green")}
+    assert split((("blue", 1), ("green", 0)), services) == (("blue", 1), ("green", 0))
 
 
 def test_a_service() -> None:
@@ -100,6 +134,7 @@ def test_a_service() -> None:
             outlier_detection=OutlierDetection(7, 4, 0.2, 9, 2, 60, 0.3),
             limits=ServiceLimits(10, 20, 30, 0.7, 4, 5),
             slow_start=12,
+            drain=True,
         ),
         3,
         [(5, 1, 0), (6, 2, 3)],
@@ -122,6 +157,7 @@ def test_a_service() -> None:
         "keepalive": 7,
         "max_age_ms": 600_000,
         "send_proxy": 2,
+        "draining": True,
         "retry_attempts": 3,
         "retry_budget": 500,
         "retry_on": 2 + 4,
@@ -169,7 +205,11 @@ def compiled(listener: Listener, **config: Any) -> dict[str, Any]:
     services = ["a", "b"]
     pairs = ["", "a", "b"]
     return listener_spec(
-        listener, Config({}, {}, **config), 4, services.index, lambda name: 10 + pairs.index(name)
+        listener,
+        Config({}, {name: Service(name) for name in services}, **config),
+        4,
+        services.index,
+        lambda name: 10 + pairs.index(name),
     )
 
 

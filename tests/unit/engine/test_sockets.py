@@ -340,3 +340,49 @@ def test_anything_else_in_its_place_is_left_alone(path: Path, kind: str) -> None
 
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     assert "folder does not exist" in message(unix(tmp_path / "no" / "s.sock"))
+
+
+def test_nobody_new_joins_a_queue_that_is_to_go(listen: Open) -> None:
+    """And who waits in it can still be accepted: closing it would reset them."""
+    listening = listen(loopback())
+    address = listening.sockets[0].getsockname()
+    with socket.create_connection(address, 5) as waiting:
+        listening.refuse_new()
+        with socket.socket() as late:
+            late.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                late.connect(address)
+        accepted, _ = listening.sockets[0].accept()
+        with accepted:
+            waiting.sendall(b"request")
+            assert accepted.recv(100) == b"request"
+        with pytest.raises(BlockingIOError):
+            listening.sockets[0].accept()
+    listening.close()
+    with socket.socket() as later:
+        assert later.connect_ex(address) == errno.ECONNREFUSED
+
+
+def test_a_queue_that_others_hold_stays_open(listen: Open) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        given = Given((held.dup(),), ours=False)
+        listening = open_listening("web", loopback(held.getsockname()[1]), 1, given)
+        listening.refuse_new()
+        with socket.create_connection(held.getsockname(), 5):
+            listening.close()
+            held.settimeout(5)
+            held.accept()[0].close()
+
+
+def test_the_file_goes_before_the_queue_is_taken(listen: Open, tmp_path: Path) -> None:
+    path = tmp_path / "web.sock"
+    listening = listen(Bind("unix", path=str(path)))
+    with socket.socket(socket.AF_UNIX) as waiting:
+        waiting.connect(str(path))
+        listening.refuse_new()
+        assert not path.exists()
+        accepted, _ = listening.sockets[0].accept()
+        with accepted, socket.socket(socket.AF_UNIX) as successor:
+            successor.bind(str(path))
+            listening.close()
+            assert path.exists(), "it is another process's"

@@ -35,6 +35,15 @@ services:
         ([("[]", '[{address: "x:1", weight: 5}]')], ["service b: endpoint x:1 added with weight 5"]),
         ([("[]", '[{address: "x:1", priority: 1}]')], ["service b: endpoint x:1 added with priority 1"]),
         ([("[]", '[{address: "x:1", weight: 5, priority: 1}]')], ["service b: endpoint x:1 added with weight 5 and priority 1"]),
+        ([('"10.0.0.2:80"', '{address: "10.0.0.2:80", drain: true}')], ["endpoint 10.0.0.2:80 of service a drains"]),
+        (
+            [('"10.0.0.2:80"', '{address: "10.0.0.2:80", drain: true, weight: 2}')],
+            ["endpoint 10.0.0.2:80 of service a drains", "service a: endpoint 10.0.0.2:80: weight 1 -> 2"],
+        ),
+        ([("[]", '[{address: "x:1", drain: true}]')], ["service b: endpoint x:1 added, draining"]),
+        ([("[]", '[{address: "x:1", drain: true, weight: 5}]')], ["service b: endpoint x:1 added with weight 5, draining"]),
+        ([("[]}", "[], drain: true}"), ("protocol: tcp", "protocol: tcp, drain: true")], ["listener db drains", "service b drains"]),
+        ([("  b: {", "  c: {endpoints: [], drain: true}\n  b: {")], ["service c added with 0 endpoints, draining"]),
         ([('"10.0.0.2:80"', '{address: "10.0.0.2:80", priority: 7}')], ["service a: endpoint 10.0.0.2:80: priority 0 -> 7"]),
         (
             [("[]}", "[], retries: {on: [reset, 5xx]}, outlier_detection: {consecutive_5xx: none}, limits: {endpoint: {requests: 9}}, slow_start: 1m}")],
@@ -108,6 +117,22 @@ def test_changes(edits: list[tuple[str, str]], expected: list[str], tmp_path: Pa
     old_config, new_config = load(before).config, load(after).config
     assert list(changes(old_config, new_config)) == expected
     assert bool(changes(new_config, old_config)) == bool(expected)
+
+
+def test_the_end_of_a_drain(tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(BASE)
+    serving = load(file).config
+    file.write_text(
+        BASE.replace("[]}", "[], drain: true}")
+        .replace("protocol: tcp", "protocol: tcp, drain: true")
+        .replace('"10.0.0.2:80"', '{address: "10.0.0.2:80", drain: true}')
+    )
+    assert changes(load(file).config, serving) == (
+        "listener db drains no more",
+        "endpoint 10.0.0.2:80 of service a drains no more",
+        "service b drains no more",
+    )
 
 
 def test_secrets_do_not_show(tmp_path: Path) -> None:

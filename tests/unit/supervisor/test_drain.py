@@ -1,5 +1,6 @@
-"""The order of a drain, its delay and its deadline, on a clock that jumps."""
+"""The order of a drain, its delay and its deadline, on a clock that jumps; and how its end is told."""
 
+import logging
 import math
 
 import pytest
@@ -20,27 +21,40 @@ def run_on_jumping_clock(main):
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-def test_nothing_in_progress_ends_at_once(data_plane):
+def test_nobody_there_ends_at_once(data_plane):
     async def main():
-        assert await drain(data_plane, Drain(0, 30)) is Exit.DONE
+        assert await drain(data_plane, Drain(0, 30), Shutdown()) is Exit.DONE
         assert trio.current_time() < 1
 
     run_on_jumping_clock(main)
-    assert data_plane.calls == ["begin_drain", "close_listeners", "close_idle"]
+    assert data_plane.calls == ["refuse_new", "close_listeners", "begin_drain"]
 
 
 def test_the_delay_comes_before_anything_closes(data_plane):
     async def main():
         start = trio.current_time()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(drain, data_plane, Drain(5, 30))
+            nursery.start_soon(drain, data_plane, Drain(5, 30), Shutdown())
             await trio.sleep(4.9)
             assert data_plane.calls == []
-            await trio.sleep(0.2)
-            assert data_plane.calls[:2] == ["begin_drain", "close_listeners"]
+            await trio.sleep(0.15)
+            assert data_plane.calls == ["refuse_new"], "handshakes that have begun may end"
+            await trio.sleep(0.1)
+            assert data_plane.calls == ["refuse_new", "close_listeners", "begin_drain"]
         assert trio.current_time() - start < 6
 
     run_on_jumping_clock(main)
+
+
+def test_listeners_that_were_handed_over_are_left_and_there_is_no_delay(data_plane):
+    async def main():
+        assert await drain(data_plane, Drain(5, 30), Shutdown(), lambda: left.append(1)) is Exit.DONE
+        assert trio.current_time() < 1
+
+    left = []
+    run_on_jumping_clock(main)
+    assert left == [1]
+    assert data_plane.calls == ["begin_drain"]
 
 
 @pytest.mark.parametrize("timeout", [30, math.inf])
@@ -49,16 +63,36 @@ def test_what_is_in_progress_may_finish(data_plane, timeout):
 
     async def finish():
         await trio.sleep(20)
-        assert "close_idle" not in data_plane.calls
         data_plane.in_progress = 0
 
     async def main():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(finish)
-            assert await drain(data_plane, Drain(0, timeout)) is Exit.DONE
-        assert data_plane.calls[-1] == "close_idle"
+            assert await drain(data_plane, Drain(0, timeout), Shutdown()) is Exit.DONE
+        assert 20 <= trio.current_time() < 20.1
 
     run_on_jumping_clock(main)
+
+
+def test_idle_clients_are_let_go_again_and_again_until_none_is_left(data_plane):
+    """Each look closes those that were idle for a second by then."""
+    data_plane.clients = 3
+    looks = []
+
+    def close_idle(least_idle):
+        looks.append((trio.current_time(), least_idle))
+        if len(looks) > 8:
+            data_plane.clients = 0
+
+    data_plane.close_idle = close_idle
+
+    async def main():
+        assert await drain(data_plane, Drain(0, 30), Shutdown()) is Exit.DONE
+        assert trio.current_time() < 1.1
+
+    run_on_jumping_clock(main)
+    assert len(looks) == 9
+    assert {least for _, least in looks} == {1.0}
 
 
 def test_the_deadline_counts_from_the_closing_of_listeners(data_plane):
@@ -66,29 +100,117 @@ def test_the_deadline_counts_from_the_closing_of_listeners(data_plane):
 
     async def main():
         start = trio.current_time()
-        assert await drain(data_plane, Drain(5, 3)) is Exit.DRAIN_TIMEOUT
-        assert trio.current_time() - start == pytest.approx(8, abs=0.1)
+        assert await drain(data_plane, Drain(5, 3), Shutdown()) is Exit.DRAIN_TIMEOUT
+        assert trio.current_time() - start == pytest.approx(8.1, abs=0.1)
 
     run_on_jumping_clock(main)
-    assert "close_idle" not in data_plane.calls
 
 
-def test_a_request_that_is_just_arriving_is_waited_for(data_plane):
-    seen = iter([0, 0, 1, 1, 0, 0, 0])
-    last = []
-
-    def busy():
-        last.append(next(seen, 0))
-        return last[-1]
-
-    data_plane.busy = busy
+def test_idle_clients_at_the_deadline_are_nothing_that_was_cut_off(data_plane):
+    data_plane.clients = 5
 
     async def main():
-        assert await drain(data_plane, Drain(0, 30)) is Exit.DONE
+        assert await drain(data_plane, Drain(0, 3), Shutdown()) is Exit.DONE
+        assert trio.current_time() == pytest.approx(3.1, abs=0.1)
 
     run_on_jumping_clock(main)
-    assert last[-3:] == [0, 0, 0]
-    assert 1 in last
+
+
+def test_the_progress_is_logged_every_few_seconds(data_plane, caplog):
+    caplog.set_level(logging.INFO, logger="fastmesh")
+    data_plane.in_progress, data_plane.relays, data_plane.clients = 7, 2, 40
+
+    async def main():
+        await drain(data_plane, Drain(0, 16), Shutdown())
+
+    run_on_jumping_clock(main)
+    lines = [record.getMessage() for record in caplog.records]
+    left = "7 in progress (2 of them tunnels or TCP), 40 client connections"
+    assert lines.count(f"draining: {left}") == 3
+    assert lines[0] == f"draining: listeners are closed, {left}, for at most 16 s"
+    assert lines[-1] == "drain.timeout of 16 s has passed: 7 in progress are cut off"
+
+
+def test_progress(data_plane):
+    data_plane.in_progress, data_plane.relays, data_plane.clients = 7, 2, 40
+
+    async def main():
+        shutdown = Shutdown()
+        assert shutdown.progress(data_plane).state == "serving"
+        assert shutdown.progress(data_plane).since is None
+        shutdown.request("SIGTERM")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drain, data_plane, Drain(5, 30), shutdown)
+            await trio.sleep(4)
+            seen = shutdown.progress(data_plane)
+            assert (seen.state, seen.reason, seen.seconds, seen.timeout) == (
+                "draining",
+                "SIGTERM",
+                None,
+                None,
+            )
+            await trio.sleep(4)
+            seen = shutdown.progress(data_plane)
+            assert (seen.seconds, seen.timeout) == (pytest.approx(2.9, abs=0.1), 30)
+            assert (seen.in_progress, seen.tunnels, seen.connections) == (7, 2, 40)
+            assert seen.exit_code is None
+            nursery.cancel_scope.cancel()
+        await shutdown.end(Exit.DRAIN_TIMEOUT)
+        seen = shutdown.progress(data_plane)
+        assert (seen.state, seen.exit_code) == ("ended", 4)
+
+    run_on_jumping_clock(main)
+
+
+def test_without_a_watcher_the_end_does_not_wait():
+    async def main():
+        shutdown = Shutdown()
+        await shutdown.watch()
+        await trio.sleep(5)
+        began = trio.current_time()
+        await shutdown.end(Exit.DONE)
+        assert trio.current_time() == began
+
+    run_on_jumping_clock(main)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.4])
+def test_who_watches_is_told_the_end(data_plane, pause):
+    """However the end falls: during a look, or between two."""
+
+    async def watcher(shutdown):
+        while True:
+            await shutdown.watch()
+            seen.append(shutdown.progress(data_plane).state)
+            if seen[-1] == "ended":
+                return
+            await trio.sleep(pause)
+
+    async def main():
+        shutdown = Shutdown()
+        shutdown.request("test")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watcher, shutdown)
+            await trio.sleep(2.75)
+            began = trio.current_time()
+            await shutdown.end(Exit.DONE)
+            assert trio.current_time() - began < 0.5
+            nursery.cancel_scope.cancel()
+
+    seen = []
+    run_on_jumping_clock(main)
+    assert seen[-1] == "ended"
+
+
+def test_a_watcher_that_does_not_come_back_holds_nothing_up_for_long():
+    async def main():
+        shutdown = Shutdown()
+        shutdown.expect_watcher()
+        began = trio.current_time()
+        await shutdown.end(Exit.DONE)
+        assert trio.current_time() - began == pytest.approx(1.0)
+
+    run_on_jumping_clock(main)
 
 
 def test_the_first_reason_stays():

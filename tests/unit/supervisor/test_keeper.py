@@ -6,6 +6,7 @@ import socket
 import pytest
 import trio
 
+from fastmesh.admin.control import DrainRefused, DrainTarget
 from fastmesh.errors import ConfigError, StartError
 from fastmesh.observability.metrics import ReloadCounts
 from fastmesh.supervisor.keeper import ConfigKeeper
@@ -316,3 +317,105 @@ def test_a_log_that_cannot_be_opened_stops_the_start(rig, tmp_path):
 
     with pytest.raises(StartError, match="access_log"):
         trio.run(main)
+
+
+LISTENER, SERVICE = DrainTarget("listener", "web"), DrainTarget("service", "a")
+ENDPOINT = DrainTarget("endpoint", "a", "127.0.0.1:1")
+
+
+def drained(rig):
+    """What drains for the data plane."""
+    config = rig.data_plane.config
+    service = config.services["a"]
+    return (config.listeners["web"].drain, service.drain, [one.drain for one in service.endpoints])
+
+
+def test_what_the_api_asked_for_outlasts_a_reload(rig, caplog):
+    async def test():
+        outcome = await rig.keeper.set_drain(ENDPOINT, True)
+        assert (outcome.changed, outcome.message) == (True, "endpoint 127.0.0.1:1 of service a drains")
+        assert drained(rig) == (False, False, [True])
+        assert not rig.keeper.config.services["a"].endpoints[0].drain, "the file does not say it"
+        rig.write("127.0.0.1:1, 127.0.0.1:2")
+        changed = await rig.keeper.reload("test")
+        assert changed.changes == ("service a: endpoint 127.0.0.1:2 added",)
+        assert drained(rig) == (False, False, [True, False])
+        outcome = await rig.keeper.set_drain(ENDPOINT, False)
+        assert (outcome.changed, outcome.message) == (
+            True,
+            "endpoint 127.0.0.1:1 of service a drains no more",
+        )
+        assert drained(rig) == (False, False, [False, False])
+
+    scenario(rig, test)
+    assert "asked for by the admin API: endpoint 127.0.0.1:1 of service a drains\n" in caplog.text
+
+
+def test_with_its_name_the_drain_is_gone(rig, caplog):
+    async def test():
+        await rig.keeper.set_drain(ENDPOINT, True)
+        rig.write("127.0.0.1:2")
+        await rig.keeper.reload("test")
+        rig.write("127.0.0.1:1")
+        await rig.keeper.reload("test")
+        assert drained(rig) == (False, False, [False])
+
+    scenario(rig, test)
+    assert "endpoint 127.0.0.1:1 of service a is gone, and with it the drain" in caplog.text
+
+
+def test_what_is_so_already_changes_nothing(rig):
+    async def test():
+        applied = rig.data_plane.calls.count("apply")
+        outcome = await rig.keeper.set_drain(SERVICE, False)
+        assert (outcome.changed, outcome.message) == (False, "service a does not drain")
+        assert rig.data_plane.calls.count("apply") == applied
+        await rig.keeper.set_drain(SERVICE, True)
+        outcome = await rig.keeper.set_drain(SERVICE, True)
+        assert (outcome.changed, outcome.message) == (False, "service a drains already")
+        assert rig.data_plane.calls.count("apply") == applied + 1
+
+    scenario(rig, test)
+
+
+def test_the_file_has_the_last_word(rig):
+    async def test():
+        rig.write("{address: '127.0.0.1:1', drain: true}")
+        await rig.keeper.reload("test")
+        assert drained(rig) == (False, False, [True])
+        assert not (await rig.keeper.set_drain(ENDPOINT, True)).changed
+        with pytest.raises(DrainRefused) as refused:
+            await rig.keeper.set_drain(ENDPOINT, False)
+        assert str(refused.value).endswith("drains because the file says `drain: true`")
+        assert refused.value.hint.startswith("remove that from the file")
+        rig.write("127.0.0.1:1")
+        await rig.keeper.reload("test")
+        assert drained(rig) == (False, False, [False]), "the API never asked for it"
+
+    scenario(rig, test)
+
+
+def test_a_listener_that_cannot_be_bound_again_drains_on(rig):
+    async def test():
+        await rig.keeper.set_drain(LISTENER, True)
+        with socket.create_server(("127.0.0.1", rig.port)):
+            with pytest.raises(DrainRefused) as refused:
+                await rig.keeper.set_drain(LISTENER, False)
+            assert f"127.0.0.1:{rig.port} is in use" in str(refused.value)
+            assert refused.value.hint == "listener web drains on"
+            assert drained(rig) == (True, False, [False])
+            assert rig.keeper.drains.asked(LISTENER)
+        assert (await rig.keeper.set_drain(LISTENER, False)).changed
+        assert drained(rig) == (False, False, [False])
+
+    scenario(rig, test)
+
+
+def test_a_process_that_ends_takes_no_more_wishes(rig):
+    async def test():
+        await rig.keeper.close("fastmesh is draining")
+        with pytest.raises(DrainRefused, match="fastmesh is draining"):
+            await rig.keeper.set_drain(SERVICE, True)
+        assert not rig.keeper.drains.asked(SERVICE)
+
+    scenario(rig, test)

@@ -27,7 +27,7 @@
     X(FM_E_NO_ENDPOINT, 21, 'O', 0, 503, "no_endpoint", "The service has no usable endpoint.")                                \
     X(FM_E_TOO_MANY_CONNECTIONS, 22, 'O', 0, 503, "too_many_connections", "Too many connections.")                            \
     X(FM_E_OVERLOADED, 23, 'O', 0, 503, "overloaded", "The proxy is overloaded.")                                             \
-    X(FM_E_DRAINING, 24, 'O', 0, 503, "draining", "The proxy is shutting down.")                                              \
+    X(FM_E_DRAINING, 24, 'O', 0, 503, "draining", "Draining: new requests are not taken.")                                    \
     X(FM_E_NO_MEMORY, 25, 'O', 0, 503, "overloaded", "The proxy is out of memory.")                                           \
     X(FM_E_TOO_MANY_REQUESTS, 26, 'O', 0, 503, "too_many_requests", "The service has as many requests in flight as it may.")  \
     X(FM_E_QUEUE_TIMEOUT, 27, 'O', 0, 503, "queue_timeout", "The request waited too long for its turn.")                      \

@@ -13,7 +13,7 @@ from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.base.timers cimport timer_is_armed
 from fastmesh._native.core.access_writer cimport access_writer_wake
 from fastmesh._native.core.blocks cimport listener_free, listener_new, service_free, service_new
-from fastmesh._native.core.mailbox cimport COMMAND_FLAG_SHARED, mailbox_post
+from fastmesh._native.core.mailbox cimport COMMAND_FLAG_LEAVING, COMMAND_FLAG_SHARED, mailbox_post, mailbox_run
 from fastmesh._native.core.worker cimport worker_clock, worker_close_everything, worker_free, worker_init, worker_turn
 from fastmesh._native.net.health cimport health_eject, health_without_time
 from fastmesh._native.net.snap_t cimport listener_block_t, service_t, snap_t
@@ -139,13 +139,15 @@ cdef class Worker:
         self.roots.append(<size_t> root)
         self.w.published = root
 
-    def post(self, uint32_t kind, int fd, uint32_t listener_index, uint64_t identity, bint shared=False):
+    def post(self, uint32_t kind, int fd, uint32_t listener_index, uint64_t identity, bint shared=False,
+             uint32_t least_idle_ms=0, bint leaving=False):
         cdef command_t *command = <command_t *> calloc(1, sizeof(command_t))
         command.kind = kind
         command.fd = fd
         command.listener_index = listener_index
         command.identity = identity
-        command.flags = COMMAND_FLAG_SHARED if shared else 0
+        command.least_idle_ms = least_idle_ms
+        command.flags = (COMMAND_FLAG_SHARED if shared else 0) | (COMMAND_FLAG_LEAVING if leaving else 0)
         mailbox_post(self.w, command)
 
     def drain(self):
@@ -158,6 +160,11 @@ cdef class Worker:
         access_writer_wake(self.w.event_fd)
         with nogil:
             worker_turn(self.w)
+
+    def read_letters(self):
+        """What a turn does with letters, before any event has told of what came meanwhile."""
+        with nogil:
+            mailbox_run(self.w)
 
     def turn_waiting(self):
         """A turn that sleeps until something happens or a timer may be due."""
@@ -268,6 +275,9 @@ cdef class Worker:
             [(<listener_block_t *> <size_t> block).refs[0].count for block in self.listeners],
             [(<service_t *> <size_t> block).refs[0].count for block in self.services],
         )
+
+    def clients_left(self):
+        return self.w.clients_left
 
     def adopted(self):
         return self.w.adopted_generation

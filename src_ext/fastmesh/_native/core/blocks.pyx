@@ -148,6 +148,7 @@ cdef service_t *service_new(dict spec, table_t *slots, unsigned int workers) exc
         service.pool_idle_ms = spec["pool_idle_ms"]
         service.keepalive = spec["keepalive"]
         service.send_proxy = spec["send_proxy"]
+        service.draining = spec["draining"]
         service.max_age_ms = spec["max_age_ms"]
         service_fill_failures(service, spec)
         service_fill_limits(service, spec)

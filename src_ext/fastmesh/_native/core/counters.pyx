@@ -10,6 +10,8 @@ from fastmesh._native.base.hist cimport HIST_COUNTS, SMALL_HIST_COUNTS
 from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.net.table cimport table_get
 from fastmesh._native.net.worker_t cimport (
+    TABLE_LEAF,
+    TABLE_ROOT,
     endpoint_t,
     listener_stats_t,
     pair_stats_t,
@@ -17,6 +19,7 @@ from fastmesh._native.net.worker_t cimport (
     worker_t,
 )
 from fastmesh._native.sys.atomics cimport (
+    fm_load_acquire_ptr,
     fm_load_acquire_u32,
     fm_load_acquire_u64,
     fm_load_relaxed_u32,
@@ -25,6 +28,25 @@ from fastmesh._native.sys.atomics cimport (
 
 
 cdef class Counters:
+    def connections(self):
+        """Clients' connections, those of tunnels and relays among them."""
+        return fm_load_relaxed_u64(&self.shared.connections)
+
+    def tunnels(self):
+        """Tunnels and relays whose endpoint is connected."""
+        cdef uint32_t i, j, k
+        cdef void **leaf
+        cdef void *stats  # its first field is `tunnels`
+        total = 0
+        for i in range(self.worker_count):
+            for j in range(TABLE_ROOT):
+                leaf = <void **> fm_load_acquire_ptr(<void **> &self.workers[i].listeners.leaves[j])
+                for k in range(TABLE_LEAF if leaf != NULL else 0):
+                    stats = fm_load_acquire_ptr(&leaf[k])
+                    if stats != NULL:
+                        total += fm_load_relaxed_u64(<uint64_t *> stats)
+        return total
+
     def busy(self):
         """Exchanges, tunnels and relays in progress."""
         cdef uint32_t i

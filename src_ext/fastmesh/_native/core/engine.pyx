@@ -25,6 +25,7 @@ from fastmesh._native.core.mailbox cimport (
     COMMAND_CLOSE_GONE,
     COMMAND_CLOSE_IDLE,
     COMMAND_CLOSE_SOCKET,
+    COMMAND_FLAG_LEAVING,
     COMMAND_FLAG_SHARED,
     COMMAND_MOVE_SOCKET,
     COMMAND_OPEN_SOCKET,
@@ -444,7 +445,8 @@ cdef class Engine(Counters):
 
     # ------------------------------------------------------------ letters to workers
 
-    cdef _post(self, uint32_t worker, uint32_t kind, int32_t fd, uint32_t listener_index, uint64_t identity, uint32_t flags):
+    cdef _post(self, uint32_t worker, uint32_t kind, int32_t fd, uint32_t listener_index, uint64_t identity, uint32_t flags,
+               uint32_t least_idle_ms=0):
         cdef command_t *command = <command_t *> calloc(1, sizeof(command_t))
         if command == NULL:
             raise MemoryError
@@ -453,6 +455,7 @@ cdef class Engine(Counters):
         command.listener_index = listener_index
         command.identity = identity
         command.flags = flags
+        command.least_idle_ms = least_idle_ms
         mailbox_post(self.workers[worker], command)
         self.commands_posted += 1
         self.wake(worker)
@@ -468,13 +471,22 @@ cdef class Engine(Counters):
         """The caller closes the descriptor when ``commands_done`` has reached ``commands_posted``."""
         self._post(worker, COMMAND_CLOSE_SOCKET, -1, 0, identity, 0)
 
-    def close_idle(self):
+    def close_idle(self, uint32_t least_idle_ms, bint leaving):
+        """Clients that have been idle for so long are closed, once what has arrived of them is served; with ``leaving`` only
+        those of sockets that were closed. ``clients_left`` says then how many are open yet."""
         cdef uint32_t i
         for i in range(self.worker_count):
-            self._post(i, COMMAND_CLOSE_IDLE, -1, 0, 0, 0)
+            self._post(i, COMMAND_CLOSE_IDLE, -1, 0, 0, COMMAND_FLAG_LEAVING if leaving else 0, least_idle_ms)
+
+    def clients_left(self):
+        cdef uint32_t i
+        left = 0
+        for i in range(self.worker_count):
+            left += fm_load_relaxed_u64(&self.workers[i].clients_left)
+        return left
 
     def close_gone(self):
-        """After slots were marked draining and their snapshot has gone: idle connections to them close."""
+        """After slots were marked draining: idle connections to them close."""
         cdef uint32_t i
         for i in range(self.worker_count):
             self._post(i, COMMAND_CLOSE_GONE, -1, 0, 0, 0)

@@ -7,12 +7,13 @@ from libc.stdlib cimport calloc, free
 
 from fastmesh._native.base.errors cimport FM_E_DRAINING
 from fastmesh._native.base.slab cimport pend_len
-from fastmesh._native.net.conn cimport conn_close, conn_new
+from fastmesh._native.net.conn cimport conn_close, conn_has_unsent, conn_new
 from fastmesh._native.net.pool cimport pool_close_all, upstream_close
 from fastmesh._native.net.snap_t cimport block_drop, block_take, listener_block_t
 from fastmesh._native.net.stats cimport listener_stats
 from fastmesh._native.net.worker_t cimport (
     C_HEAD,
+    C_PROXY_HEADER,
     CONN_CLIENT,
     CONN_CLOSED,
     CONN_FREE,
@@ -32,7 +33,8 @@ from fastmesh._native.net.worker_t cimport (
     worker_t,
 )
 from fastmesh._native.proxy.accept cimport listener_accept, listener_watch
-from fastmesh._native.proxy.answer cimport client_close, exchange_abort, exchange_fail
+from fastmesh._native.proxy.answer cimport client_close, client_linger, exchange_abort, exchange_fail
+from fastmesh._native.proxy.events cimport client_event
 from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.proxy.relay cimport relay_end
 from fastmesh._native.sys.atomics cimport (
@@ -42,6 +44,7 @@ from fastmesh._native.sys.atomics cimport (
     fm_load_acquire_ptr,
     fm_load_relaxed_ptr,
     fm_load_relaxed_u64,
+    fm_store_relaxed_u64,
     fm_store_release_u64,
 )
 from fastmesh._native.sys.os cimport EPOLL_CTL_DEL, epoll_ctl
@@ -50,10 +53,13 @@ cdef enum command_kind_t:
     COMMAND_OPEN_SOCKET = 1  # serve `fd` for listener_index
     COMMAND_MOVE_SOCKET = 2  # the socket `identity` belongs to another listener from now on
     COMMAND_CLOSE_SOCKET = 3  # take what waits, then stop watching it; its descriptor stays the control thread's
-    COMMAND_CLOSE_IDLE = 4  # close clients between two requests
-    COMMAND_CLOSE_GONE = 5  # close idle connections to endpoints that are in no configuration any more
+    COMMAND_CLOSE_IDLE = 4  # close clients that have waited between two requests for `least_idle_ms`
+    COMMAND_CLOSE_GONE = 5  # close idle connections to endpoints that drain, or are in no configuration any more
 
-cdef enum: COMMAND_FLAG_SHARED = 1  # one descriptor that all workers watch
+cdef enum command_flag_t:
+    COMMAND_FLAG_SHARED = 1  # one descriptor that all workers watch
+    COMMAND_FLAG_LEAVING = 2  # only clients of sockets that were closed
+
 cdef enum: LAST_ACCEPTS = 128  # rounds of the accept budget before a socket is closed
 
 
@@ -178,15 +184,38 @@ cdef inline void sockets_free(worker_t *w) noexcept nogil:
 
 # ---------------------------------------------------------------- closing
 
-cdef inline void close_idle_clients(worker_t *w) noexcept nogil:
+cdef inline bint client_is_idle(const conn_t *c) noexcept nogil:
+    """Nothing of its next request has come, and it has taken its last answer."""
+    return (
+        (c.state == C_HEAD or c.state == C_PROXY_HEADER) and not c.flags & F_READABLE
+        and pend_len(&c.input) == 0 and not conn_has_unsent(c)
+    )
+
+
+cdef inline void close_idle_client(worker_t *w, conn_t *c) noexcept nogil:
+    """What has arrived meanwhile is served. Else FIN, and what crosses it on its way is read and dropped: closing over unread
+    bytes would be a reset."""
+    c.flags |= F_READABLE
+    client_event(w, c, False)
+    if c.kind == CONN_CLIENT and client_is_idle(c):
+        client_linger(w, c)
+
+
+cdef inline void close_idle_clients(worker_t *w, const command_t *command) noexcept nogil:
     cdef uint32_t i, j
+    cdef uint64_t left = 0
     cdef conn_t *c
     for i in range(w.conn_leaf_count):
         for j in range(CONN_LEAF):
             c = &w.conn_leaves[i][j]
-            if c.kind == CONN_CLIENT and c.state == C_HEAD and pend_len(&c.out) == 0 and pend_len(&c.input) == 0 \
-                    and not c.flags & F_READABLE:
-                client_close(w, c)
+            if c.kind != CONN_CLIENT or c.state == CONN_CLOSED:
+                continue
+            if command.flags & COMMAND_FLAG_LEAVING and not c.socket.draining:
+                continue
+            if client_is_idle(c) and <uint32_t> w.now_ms - c.idle_since_ms >= command.least_idle_ms:
+                close_idle_client(w, c)
+            left += c.kind == CONN_CLIENT and c.state != CONN_CLOSED
+    fm_store_relaxed_u64(&w.clients_left, left)
 
 
 cdef inline void close_gone_endpoints(worker_t *w) noexcept nogil:
@@ -232,7 +261,7 @@ cdef inline void mailbox_do(worker_t *w, const command_t *command) noexcept nogi
     elif command.kind == COMMAND_CLOSE_SOCKET:
         socket_close(w, command)
     elif command.kind == COMMAND_CLOSE_IDLE:
-        close_idle_clients(w)
+        close_idle_clients(w, command)
     elif command.kind == COMMAND_CLOSE_GONE:
         close_gone_endpoints(w)
 

@@ -78,6 +78,7 @@ ctypedef struct service_t:
     hash_key_t *keys  # owns
     uint8_t needs_key
     uint8_t send_proxy  # 0, 1 or 2
+    uint8_t draining  # takes no new requests; what has begun or waits may still be sent and sent again
     # retries
     uint8_t retry_on  # RETRY_ON_… bits
     uint8_t retry_unsafe

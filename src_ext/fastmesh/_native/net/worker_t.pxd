@@ -100,7 +100,7 @@ ctypedef struct conn_t:
     # upstreams
     endpoint_t *endpoint  # borrows; counted in its `connections`
     uint32_t since_ms  # opened, in worker-clock milliseconds
-    uint32_t idle_since_ms
+    uint32_t idle_since_ms  # of clients as well: since the accept, or the last answer
     conn_t *idle_next
     conn_t *idle_prev
 
@@ -187,6 +187,7 @@ ctypedef struct command_t:
     int32_t fd
     uint32_t listener_index
     uint32_t flags
+    uint32_t least_idle_ms
     uint64_t identity
 
 ctypedef struct worker_t
@@ -221,6 +222,7 @@ ctypedef struct worker_t:
     uint64_t busy  # exchanges, tunnels and relays, and clients that have not taken all of their last answer
     uint64_t errors[64]
     uint64_t commands_done
+    uint64_t clients_left  # clients of HTTP that were still open after the last letter to close idle ones
     uint64_t conns_live
     uint64_t pipes_live
     # owner worker only

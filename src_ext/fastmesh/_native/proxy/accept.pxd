@@ -142,6 +142,7 @@ cdef inline void client_new(worker_t *w, socket_t *s, int32_t fd, const sockaddr
     fm_bump_u64(&stats.connections_total, 1)
     too_many = fm_add_relaxed_u64(&w.shared.connections, 1) >= w.shared.connection_limit
     c.flags |= F_FRESH
+    c.idle_since_ms = <uint32_t> w.now_ms
     address_of_sockaddr(&c.peer_address, peer)
     conn_set_peer_text(c)
     client_set_trust(c, block)

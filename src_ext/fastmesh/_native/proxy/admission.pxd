@@ -1,7 +1,7 @@
 """When a request begins: at once, or from the queue of its service; and how what waits goes on. Owner worker only."""
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 
-from fastmesh._native.base.errors cimport FM_E_NO_ENDPOINT, FM_E_QUEUE_TIMEOUT, FM_E_TOO_MANY_REQUESTS
+from fastmesh._native.base.errors cimport FM_E_QUEUE_TIMEOUT, FM_E_TOO_MANY_REQUESTS
 from fastmesh._native.base.limits cimport WAITING_PER_TURN
 from fastmesh._native.net.snap_t cimport service_t
 from fastmesh._native.net.stats cimport service_usage
@@ -69,6 +69,7 @@ cdef inline bint waiting_start_first(worker_t *w, service_stats_t *stats) noexce
     """Starts the first of the queue; False: there is no room, or somebody waits for longer on another worker."""
     cdef xchg_t *x = <xchg_t *> stats.queue_first
     cdef worker_t *next_worker
+    cdef int32_t error
     exchange_renew_service(w, x)
     if service_usage(w, x.service.index).in_flight >= x.service.limit_requests:
         return False
@@ -76,9 +77,10 @@ cdef inline bint waiting_start_first(worker_t *w, service_stats_t *stats) noexce
     if next_worker != NULL and next_worker != w:
         eventfd_write(next_worker.event_fd, 1)
         return False
-    if attempt_pick(w, x) != 0:
+    error = -attempt_pick(w, x)
+    if error != 0:
         waiting_leave(x)
-        exchange_fail(w, x, FM_E_NO_ENDPOINT)
+        exchange_fail(w, x, error)
         return True
     if attempt_admit(w, x) != 0:
         return False

@@ -123,6 +123,7 @@ cdef inline void client_next(worker_t *w, conn_t *c) noexcept nogil:
     """An exchange has ended and the connection stays: the next request may be here already."""
     c.state = C_HEAD
     c.scan = 0
+    c.idle_since_ms = <uint32_t> w.now_ms
     client_owe(w, c)
     conn_timer(w, c, c.socket.block.client_idle_ms)
     if pend_len(&c.input) or c.flags & F_READABLE:

@@ -6,6 +6,7 @@ Connections that are idle on other workers are not counted. Owner worker only.
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from fastmesh._native.base.errors cimport (
+    FM_E_DRAINING,
     FM_E_NO_ENDPOINT,
     FM_E_NO_MEMORY,
     FM_E_TOO_MANY_CONNECTIONS,
@@ -119,6 +120,19 @@ cdef inline uint32_t attempt_lease_ms(const xchg_t *x) noexcept nogil:
     return connect_ms + attempt_patience_ms(x)
 
 
+cdef inline int32_t attempt_no_pick(const service_t *service) noexcept nogil:
+    """Why no endpoint can be picked: -FM_E_DRAINING when all that have a share drain."""
+    cdef int32_t error = FM_E_NO_ENDPOINT
+    cdef uint32_t i
+    for i in range(service.lb.n):
+        if service.lb.weights[i] == 0:
+            continue
+        if not (fm_load_relaxed_u64(&service.lb.slots[i].health) >> 33) & 1:
+            return -FM_E_NO_ENDPOINT
+        error = FM_E_DRAINING
+    return -error
+
+
 cdef inline int32_t attempt_pick(worker_t *w, xchg_t *x) noexcept nogil:
     """Chooses ``x.endpoint``; 0, or -FM_E_…"""
     cdef service_t *service = x.service
@@ -143,7 +157,7 @@ cdef inline int32_t attempt_pick(worker_t *w, xchg_t *x) noexcept nogil:
     if fm_likely(index >= 0) and fm_unlikely(fm_load_relaxed_u64(&service.lb.slots[index].health) != 0):
         index = attempt_pick_half_open(w, x, &ctx, index)
     if index < 0:
-        return -FM_E_NO_ENDPOINT
+        return attempt_no_pick(service)
     slot = service.lb.slots[index]
     x.endpoint = endpoint_of(w, slot)
     if x.endpoint == NULL:

@@ -10,6 +10,7 @@ from fastmesh._native.base.errors cimport (
     FM_E_CLIENT_ABORTED,
     FM_E_CONNECT_REFUSED,
     FM_E_CONNECT_TIMEOUT,
+    FM_E_DRAINING,
     FM_E_NO_ENDPOINT,
     FM_E_NO_MEMORY,
     FM_E_UPSTREAM_RESET,
@@ -344,7 +345,7 @@ cdef inline void relay_begin(worker_t *w, conn_t *c) noexcept nogil:
     if service.needs_key and c.client_ip_len:
         x.key = hash_xxh64(&c.client_ip[0], c.client_ip_len, 0)
         x.has_key = 1
-    error = -attempt_pick(w, x)
+    error = FM_E_DRAINING if service.draining else -attempt_pick(w, x)
     if error == 0 and service.limited:
         error = attempt_admit(w, x)
         if error:

@@ -10,6 +10,7 @@ from fastmesh._native.base.errors cimport (
     FM_E_BAD_REQUEST,
     FM_E_BODY_TOO_LARGE,
     FM_E_CLIENT_ABORTED,
+    FM_E_DRAINING,
     FM_E_HEADER_TOO_LARGE,
     FM_E_LENGTH_REQUIRED,
     FM_E_METHOD_NOT_ALLOWED,
@@ -335,6 +336,8 @@ cdef inline int32_t request_route(worker_t *w, conn_t *c, xchg_t *x, const h1_re
     if service == NULL:
         return FM_E_NO_ENDPOINT
     exchange_take_service(w, x, service)
+    if fm_unlikely(service.draining):
+        return FM_E_DRAINING
     x.response_ms = x.action.response_ms if x.action.response_ms != UNSET_MS else service.response_ms
     x.idle_ms = service.idle_ms
     x.tunnel_idle_ms = service.tunnel_idle_ms
