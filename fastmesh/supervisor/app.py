@@ -167,9 +167,9 @@ async def refresh_names(keeper: ConfigKeeper) -> None:
 async def tend(data_plane: DataPlane) -> None:
     """What the workers noticed is told in the log; what nobody uses any more is freed."""
     while True:
-        await trio.sleep(TEND_SECONDS)
         for news in data_plane.tend():
             log.warning("%s", news)
+        await trio.sleep(TEND_SECONDS)
 
 
 async def go_on(what: str, run: Callable[..., Awaitable[None]], *arguments: object) -> None:
