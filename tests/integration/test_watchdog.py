@@ -1,4 +1,5 @@
-"""A process in which something stands still: a worker, the control plane, all of it. Threads are stopped by ptrace, for real."""
+"""A process in which something stands still: a worker, the control plane, all of it; and one whose control
+plane fails. Threads are stopped by ptrace, for real."""
 
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ Start = Callable[..., Proxy]
 Origins = Callable[..., Origin]
 BLOCKED = "the control plane has not run for 5 s; traffic goes on with the last configuration"
 BACK = "the control plane runs again"
+FAILED = "the control plane failed; traffic goes on with the last configuration"
 
 
 def config(port: int, endpoints: list[str], form: str = "text", **more: Any) -> dict[str, Any]:
@@ -259,3 +261,97 @@ def test_a_control_plane_that_is_busy_shows_its_stacks(tmp_path: Path, origins: 
         proxy.stop()
     finally:
         proxy.kill()
+
+
+# ---------------------------------------------------------------- a control plane that fails
+
+FAILING = """
+from fastmesh.supervisor.keeper import ConfigKeeper
+def fails(self):
+    raise RuntimeError("made to fail")
+ConfigKeeper.reopen_logs = fails
+"""
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Iterator[Callable[..., Proxy]]:
+    """A proxy whose control plane fails at USR1."""
+    (tmp_path / "sitecustomize.py").write_text(FAILING)
+    made: list[Proxy] = []
+
+    def start(settings: dict[str, Any]) -> Proxy:
+        made.append(Proxy(tmp_path, settings, environment={"PYTHONPATH": str(tmp_path)}).start())
+        return made[-1]
+
+    yield start
+    for proxy in made:
+        print(proxy.new_stderr())
+        proxy.kill()
+
+
+def is_ready(proxy: Proxy) -> bool:
+    try:
+        return proxy.get("/readyz")[0] == 200
+    except OSError:
+        return False
+
+
+def test_a_control_plane_that_fails_is_started_again(failing: Callable[..., Proxy], origins: Origins) -> None:
+    """The data plane serves on; then a file that is broken changes nothing, and a good one is taken."""
+    first, second = origins("a"), origins("b")
+    port = free_port()
+    proxy = failing(config(port, [first.text]))
+    with loaded(port) as load:
+        proxy.signal(signal.SIGUSR1)
+        proxy.wait_log(FAILED)
+        proxy.write("listeners: [nonsense]")
+        good = load.good
+        proxy.wait_log("the control plane starts again", within=15)
+        assert load.good > good + 10
+        proxy.wait_log("the new configuration is refused, the last good one stays in force")
+        eventually(lambda: is_ready(proxy), "the admin API on its old address")
+        assert proxy.metric("fastmesh_control_plane_failures_total") == 1
+        assert proxy.metric("fastmesh_control_plane_stalls_total") == 0
+        assert proxy.metric("fastmesh_config_last_reload_successful") == 0
+        proxy.write(config(port, [second.text]))
+        proxy.wait_log(f"endpoint {second.text} added")
+    with Client(("127.0.0.1", port)) as client:
+        assert client.request(get("/")).json()["origin"] == "b"
+    assert "RuntimeError: made to fail" in proxy.stderr
+    proxy.signal(signal.SIGTERM)
+    assert proxy.wait_exit() == 0
+    assert "leak" not in proxy.stderr
+
+
+def test_a_change_made_meanwhile_is_taken(failing: Callable[..., Proxy], origins: Origins) -> None:
+    port, second = free_port(), origins("b")
+    proxy = failing(config(port, [origins("a").text]))
+    proxy.signal(signal.SIGUSR1)
+    proxy.wait_log(FAILED)
+    proxy.write(config(port, [second.text]))
+    proxy.wait_log(f"endpoint {second.text} added", within=15)
+    with Client(("127.0.0.1", port)) as client:
+        assert client.request(get("/")).json()["origin"] == "b"
+
+
+def test_asked_to_stop_between_two_control_planes_it_drains(
+    failing: Callable[..., Proxy], origins: Origins
+) -> None:
+    origin, port = origins(), free_port()
+    release = threading.Event()
+
+    def hold(exchange: Any) -> None:
+        assert release.wait(20)
+        exchange.reply_echo()
+
+    proxy = failing(config(port, [origin.text], drain={"timeout": "10s"}))
+    with origin.answering("/held", hold), Client(("127.0.0.1", port)) as client:
+        client.send(get("/held"))
+        origin.wait_request("/held")
+        proxy.signal(signal.SIGUSR1)
+        proxy.wait_log(FAILED)
+        proxy.signal(signal.SIGTERM)
+        proxy.wait_log("listeners are closed, 1 in progress")
+        release.set()
+        assert client.read_response().status == 200
+    assert proxy.wait_exit() == 0

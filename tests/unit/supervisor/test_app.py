@@ -91,24 +91,15 @@ def test_the_start_line_names_all_addresses(file):
         data_plane = FakeDataPlane(workers=2, connection_limit=1)
         sockets = await app.bind_everything(keeper, data_plane, {})
         try:
-            line = app.describe_start(data_plane.stats(), sockets, 2)
+            line = app.describe_start(data_plane.stats(), sockets)
             port = sockets[0].getsockname()[1]
             assert "web (http) on 127.0.0.1:0" in line
             assert f"admin http://127.0.0.1:{port}/" in line
             assert "workers: 2" in line
-            assert "admin off" in app.describe_start(data_plane.stats(), [], 2)
+            assert "admin off" in app.describe_start(data_plane.stats(), [])
         finally:
             data_plane.stop()
             for item in sockets:
                 item.close()
 
     trio.run(main)
-
-
-def test_leaks_are_logged(caplog):
-    data_plane = FakeDataPlane(workers=1, connection_limit=1)
-    app.report_leaks(data_plane)
-    assert not caplog.text
-    data_plane.leaks = 3
-    app.report_leaks(data_plane)
-    assert "leaked: {'connection': 3}" in caplog.text
