@@ -22,6 +22,7 @@ from fastmesh.engine.compile import (
 from fastmesh.engine.numbering import Numbers, SlotKey, Slots, pack_address
 from fastmesh.engine.reading import Ejection, Reader, View
 from fastmesh.engine.sockets import HANDSHAKE_SECONDS, Listening, open_listening
+from fastmesh.engine.watchdog import Watchdog
 from fastmesh.errors import StartError
 from fastmesh.model import Address, Config, Forward, Given, Listener, Service
 from fastmesh.model.stats import Stats
@@ -86,7 +87,7 @@ class DataPlane:
         self._leaving = False  # clients of closed sockets may be open yet
         self._left_out: dict[SlotKey, Ejection] = {}
         self._health_changes = 0
-        self._slow = 0
+        self._watchdog = Watchdog(self._engine)
         self._ledger: dict[str, int] = {}
 
     # ------------------------------------------------------------ configuration
@@ -158,6 +159,7 @@ class DataPlane:
             (name, text) for name, found in endpoints.items() for _, text, _, _, drain in found if drain
         )
         self._end_drains(endpoints, self._draining - draining)
+        self._engine.set_log_format(config.log.format)
         generation = self._publish(config, endpoints)
         self._wait(lambda: self._engine.adopted() >= generation)
         self._retire_slots(endpoints, generation, draining - self._draining)
@@ -359,14 +361,16 @@ class DataPlane:
         """Called every second or so: frees what nobody uses any more, closes idle clients of closed sockets,
         and tells what is worth a log line.
 
-        Does nothing while a configuration is being applied.
+        Does little while a configuration is being applied. When it was not called for some seconds, the
+        watchdog says that the control plane stands still.
         """
+        self._watchdog.beat()
         if not self._changing.acquire(blocking=False):
             return ()
         try:
             self._recycle()
             self._see_off()
-            return (*self._endpoint_news(), *self._slow_turns())
+            return (*self._endpoint_news(), *self._watchdog.news())
         finally:
             self._changing.release()
 
@@ -379,7 +383,7 @@ class DataPlane:
     def _endpoint_news(self) -> tuple[str, ...]:
         for slot in self._reader.ramps():
             self._engine.slot_ramp(slot, 0)
-        changes, _, _ = self._engine.noticed()
+        changes = self._engine.health_changes()
         if changes == self._health_changes and not self._left_out:
             return ()
         self._health_changes = changes
@@ -398,13 +402,6 @@ class DataPlane:
         self._left_out = now
         return tuple(news)
 
-    def _slow_turns(self) -> tuple[str, ...]:
-        _, slow, longest = self._engine.noticed()
-        if slow == self._slow:
-            return ()
-        more, self._slow = slow - self._slow, slow
-        return (f"{more} turns of a worker took over 100 ms, the longest so far {longest / 1000:.0f} ms",)
-
     # ------------------------------------------------------------ threads
 
     def start(self) -> None:
@@ -418,6 +415,7 @@ class DataPlane:
                 )
                 thread.start()
                 self._threads.append(thread)
+            self._watchdog.start()
         finally:
             threading.stack_size(before)
         generation = self._engine.generation
@@ -443,6 +441,7 @@ class DataPlane:
 
     def stop(self) -> None:
         """Closes everything, joins the threads and frees the memory. `ledger` can still be read."""
+        self._watchdog.stop()
         self._engine.stop()
         for thread in self._threads:
             thread.join()

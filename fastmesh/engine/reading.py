@@ -127,6 +127,7 @@ class Reader:
             errors=self._engine.errors(),
             access_lines_dropped=self._engine.access_lines_dropped(),
             generation=self._engine.generation,
+            control_stalls=self._engine.control_stalls(),
         )
 
     def ejection(self, slot: int) -> Ejection:
@@ -237,4 +238,7 @@ class Reader:
 
     def _worker(self, index: int) -> WorkerStats:
         connections, exchanges, turns, longest, generation, ledger = self._engine.worker(index)
-        return WorkerStats(index, connections, exchanges, turns, longest, generation, ledger)
+        slow, stalls = self._engine.slow_turns(index)
+        return WorkerStats(
+            index, connections, exchanges, turns, longest, generation, ledger, slow_turns=slow, stalls=stalls
+        )

@@ -90,7 +90,8 @@ class ListenerStats(Struct, frozen=True):
 
 
 class WorkerStats(Struct, frozen=True):
-    """One worker thread; `ledger` counts the living objects of each kind."""
+    """One worker thread; `ledger` counts the living objects of each kind, `slow_turns` the turns that took
+    over 100 ms, `stalls` those of them that were seen to take over 1 s."""
 
     index: int
     connections: int
@@ -99,10 +100,15 @@ class WorkerStats(Struct, frozen=True):
     longest_turn_us: int
     generation: int
     ledger: dict[str, int]
+    slow_turns: int = 0
+    stalls: int = 0
 
 
 class Stats(Struct, frozen=True):
-    """Everything at one moment; `errors` counts by public error code, `generation` names the snapshot."""
+    """Everything at one moment; `errors` counts by public error code, `generation` names the snapshot.
+
+    `control_stalls` says how often the control plane did not run for seconds, `control_failures` how often it
+    failed and was started again."""
 
     pairs: tuple[PairStats, ...]
     services: tuple[ServiceStats, ...]
@@ -112,3 +118,5 @@ class Stats(Struct, frozen=True):
     errors: dict[str, int]
     access_lines_dropped: int
     generation: int
+    control_stalls: int = 0
+    control_failures: int = 0

@@ -324,10 +324,38 @@ def _own_state(out: Exposition, stats: Stats, reloads: ReloadCounts) -> None:
         "Access log lines that were dropped because the log could not be written fast enough.",
         [({}, stats.access_lines_dropped)],
     )
+    _stalls(out, stats)
     out.simple("fastmesh_workers", "gauge", "Worker threads of the data plane.", [({}, len(stats.workers))])
     out.simple(
         "fastmesh_build_info",
         "gauge",
         "1, labelled with the version.",
         [({"version": __version__, "python": platform.python_version()}, 1)],
+    )
+
+
+def _stalls(out: Exposition, stats: Stats) -> None:
+    out.simple(
+        "fastmesh_worker_slow_turns_total",
+        "counter",
+        "Turns of a worker that took over 100 ms.",
+        (({"worker": str(worker.index)}, worker.slow_turns) for worker in stats.workers),
+    )
+    out.simple(
+        "fastmesh_worker_stalls_total",
+        "counter",
+        "Turns of a worker that were seen to take over 1 s.",
+        (({"worker": str(worker.index)}, worker.stalls) for worker in stats.workers),
+    )
+    out.simple(
+        "fastmesh_control_plane_stalls_total",
+        "counter",
+        "How often the control plane did not run for 5 s.",
+        [({}, stats.control_stalls)],
+    )
+    out.simple(
+        "fastmesh_control_plane_failures_total",
+        "counter",
+        "How often the control plane failed and was started again.",
+        [({}, stats.control_failures)],
     )

@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import trio
+from msgspec.structs import replace
 
 from fastmesh import __version__
 from fastmesh.admin.api import Api
@@ -23,6 +24,7 @@ from fastmesh.supervisor import activation, memory, notify, resources
 from fastmesh.supervisor.dataplane import DataPlane, DataPlaneFactory
 from fastmesh.supervisor.drain import Exit, Shutdown, drain
 from fastmesh.supervisor.keeper import ConfigKeeper
+from fastmesh.supervisor.lasting import Lasting
 from fastmesh.supervisor.outliers import eject_outliers
 
 log = logging.getLogger("fastmesh")
@@ -33,72 +35,80 @@ RESTART_SECONDS = 5.0
 TEND_SECONDS = 1.0
 
 
-async def serve(file: str, build_data_plane: DataPlaneFactory, given: dict[str, Given]) -> Exit:
-    """Runs fastmesh with the configuration ``file`` until it is told to stop. ``given`` are listening sockets
-    that were handed in, by the text of their address.
+async def serve(file: str, build_data_plane: DataPlaneFactory, lasting: Lasting) -> Exit:
+    """Runs fastmesh with the configuration ``file`` until it is told to stop. When this fails while the data
+    plane serves, it may be run again with the same ``lasting``, whose owner stops what is in it.
 
     Raises ConfigError for an invalid file and StartError when something cannot start, in an ExceptionGroup.
     """
     shutdown = Shutdown()
     keeper = ConfigKeeper(file)
-    data_plane: DataPlane | None = None
-    admin: AdminListening | None = None
-    served = False
     outcome = Exit.FORCED  # what holds when everything is cancelled by a second signal
     with trio.open_signal_receiver(*SIGNALS) as signals:
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(obey, signals, keeper, shutdown, nursery.cancel_scope)
+        lasting.raise_missed()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(obey, signals, keeper, shutdown, nursery.cancel_scope)
 
-                # Start, in order. Nothing is served before everything is known to be able to start.
+            # Start, in order. Nothing is served before everything is known to be able to start.
+            if lasting.data_plane is None:
                 config = await keeper.load()
-                given_to_admin = activation.share_out(given, config)
-                data_plane = make_data_plane(build_data_plane, config, given)
-                control = Control(keeper, data_plane, shutdown)
-                admin = await bind_everything(keeper, data_plane, given_to_admin)
-                data_plane.start()
-                served = True
-                server = AdminServer(Api(control, config.admin).respond)
-                nursery.start_soon(server.serve, admin.sockets if admin is not None else [])
-                nursery.start_soon(go_on, "watching the configuration", keeper.watch)
-                nursery.start_soon(go_on, "resolving host names", refresh_names, keeper)
-                nursery.start_soon(go_on, "checking endpoints", keeper.checker.run, data_plane.set_health)
-                nursery.start_soon(
-                    go_on, "comparing endpoints", eject_outliers, data_plane, lambda: keeper.config
-                )
-                nursery.start_soon(go_on, "tending the data plane", tend, data_plane)
-                control.started = True
-                memory.give_back()
-                nursery.start_soon(notify.feed_watchdog)
-                serving = describe_start(data_plane.stats(), admin)
-                log.info("%s", serving)
-                notify.ready(serving)
+                given_to_admin = activation.share_out(lasting.given, config)
+                lasting.data_plane = make_data_plane(build_data_plane, config, lasting.given)
+                lasting.admin = await bind_everything(keeper, lasting.data_plane, given_to_admin)
+                lasting.data_plane.start()
+                lasting.serving = True
+            data_plane = lasting.data_plane
+            nursery.start_soon(go_on, "tending the data plane", tend, data_plane)
+            nursery.start_soon(notify.feed_watchdog)
+            if lasting.keeper is not None:
+                await start_again(keeper, lasting.keeper, shutdown)
+            lasting.keeper = keeper
+            control = Control(keeper, data_plane, shutdown, failures=lasting.failures)
+            server = AdminServer(Api(control, keeper.started_with.admin).respond)
+            nursery.start_soon(server.serve, lasting.admin.sockets if lasting.admin is not None else [])
+            nursery.start_soon(go_on, "watching the configuration", keeper.watch)
+            nursery.start_soon(go_on, "resolving host names", refresh_names, keeper)
+            nursery.start_soon(go_on, "checking endpoints", keeper.checker.run, data_plane.set_health)
+            nursery.start_soon(
+                go_on, "comparing endpoints", eject_outliers, data_plane, lambda: keeper.config
+            )
+            control.started = True
+            memory.give_back()
+            serving = describe_start(data_plane.stats(), lasting.admin)
+            log.info("%s", serving)
+            notify.ready(serving)
 
-                # Serve, then stop in reverse order.
-                await shutdown.requested.wait()
-                log.info("%s: draining", shutdown.reason)
-                await keeper.close("fastmesh is draining")
-                nursery.start_soon(notify.tell_drain, shutdown.reason, data_plane.busy)
-                outcome = await drain(data_plane, keeper.config.drain, shutdown)
-                await shutdown.end(outcome)
-                await server.finish()
-                nursery.cancel_scope.cancel()
-        finally:
-            if admin is not None:
-                admin.close()
-            if data_plane is not None:
-                data_plane.stop()
-                if served:
-                    report_leaks(data_plane)
-    log.info("stopped")
+            # Serve, then finish. What then still runs is stopped in reverse order, by `Lasting.stop`.
+            await shutdown.requested.wait()
+            lasting.ending = True
+            log.info("%s: draining", shutdown.reason)
+            await keeper.close("fastmesh is draining")
+            nursery.start_soon(notify.tell_drain, shutdown.reason, data_plane.busy)
+            outcome = await drain(data_plane, keeper.config.drain, shutdown)
+            await shutdown.end(outcome)
+            await server.finish()
+            nursery.cancel_scope.cancel()
     return outcome
+
+
+async def start_again(keeper: ConfigKeeper, before: ConfigKeeper, shutdown: Shutdown) -> None:
+    """After a failure: a pause, for what fails at once must not fill the log, then what ``before`` had in
+    force. A request to stop ends the pause."""
+    with trio.move_on_after(RESTART_SECONDS):
+        await shutdown.requested.wait()
+    await keeper.take_over(before)
+    log.warning("the control plane starts again")
 
 
 class Control:
     """What the admin API sees and may do (`fastmesh.admin.control.ControlPlane`)."""
 
-    def __init__(self, keeper: ConfigKeeper, data_plane: DataPlane, shutdown: Shutdown) -> None:
+    def __init__(
+        self, keeper: ConfigKeeper, data_plane: DataPlane, shutdown: Shutdown, failures: int = 0
+    ) -> None:
+        """``failures``: how many control planes failed before this one."""
         self.started = False
+        self._failures = failures
         self._keeper = keeper
         self._data_plane = data_plane
         self._shutdown = shutdown
@@ -127,7 +137,7 @@ class Control:
         return self._keeper.counts
 
     def stats(self) -> Stats:
-        return self._data_plane.stats()
+        return replace(self._data_plane.stats(), control_failures=self._failures)
 
     def health(self) -> Mapping[str, ServiceHealth]:
         return self._keeper.checker.view()
@@ -180,9 +190,9 @@ async def refresh_names(keeper: ConfigKeeper) -> None:
 async def tend(data_plane: DataPlane) -> None:
     """What the workers noticed is told in the log; what nobody uses any more is freed."""
     while True:
-        await trio.sleep(TEND_SECONDS)
         for news in data_plane.tend():
             log.warning("%s", news)
+        await trio.sleep(TEND_SECONDS)
 
 
 async def go_on(what: str, run: Callable[..., Awaitable[None]], *arguments: object) -> None:
@@ -236,12 +246,6 @@ async def bind_everything(
             admin.close()
         raise StartError("\n".join(map(str, wrong))) from wrong[0]
     return admin
-
-
-def report_leaks(data_plane: DataPlane) -> None:
-    left = {kind: count for kind, count in data_plane.ledger().items() if count}
-    if left:
-        log.error("native objects leaked: %s", left)
 
 
 def describe_start(stats: Stats, admin: AdminListening | None) -> str:

@@ -53,7 +53,7 @@ class ConfigKeeper:
         self.drains = Drains()
         self._data_plane: DataPlane
         self._watcher: ConfigWatcher
-        self._started_with: Config
+        self.started_with: Config  # what needs a restart holds from here
         self._resolver = Resolver()
         self._warned: set[str] = set()
         self._closed: str | None = None
@@ -65,7 +65,7 @@ class ConfigKeeper:
     async def load(self) -> Config:
         """Reads the file for the first time. Raises ConfigError."""
         loaded = await trio.to_thread.run_sync(configuration.load, self.file, abandon_on_cancel=True)
-        self.config = self._started_with = loaded.config
+        self.config = self.started_with = loaded.config
         self._watcher = ConfigWatcher(self.file, loaded)
         logs.set_up(loaded.config.log.level, loaded.config.log.format)
         self._warn_of(loaded.warnings)
@@ -80,6 +80,23 @@ class ConfigKeeper:
         self.access_log.use(self.config.access_log, opened, data_plane)
         self.last = _outcome("applied", generation=result.generation)
         self._warn_once(result.warnings)
+
+    async def take_over(self, before: ConfigKeeper) -> None:
+        """In place of `load` and `apply_first`: goes on where the keeper of a control plane that failed has
+        stopped. What that had in force stays so; `watch` then reads what the files have become."""
+        self.config, self.resolved, self.started_with = before.config, before.resolved, before.started_with
+        self.counts, self.last, self._warned = before.counts, before.last, before._warned
+        self.access_log, self._data_plane, self.drains = before.access_log, before._data_plane, before.drains
+        self._watcher = ConfigWatcher(self.file, before._watcher.current)
+        verdicts = await self.checker.prepare(self.config, self.resolved)
+        try:
+            # Nothing changes, unless it was a change that failed half-way.
+            effective = self.drains.effective(self.config)
+            await trio.to_thread.run_sync(self._data_plane.apply, effective, self.resolved, verdicts)
+        except StartError as error:
+            log.error("the last good configuration could not be put in force again: %s", error)
+        await trio.to_thread.run_sync(self._data_plane.set_health, verdicts)
+        self.checker.follow(self.config, self.resolved)
 
     # Changing
 
@@ -229,7 +246,7 @@ class ConfigKeeper:
         return _outcome("applied", generation=result.generation, changes=result.changes, warnings=warnings)
 
     def _needs_restart(self, config: Config) -> tuple[str, ...]:
-        started = self._started_with
+        started = self.started_with
         changed = {
             "workers": config.workers != started.workers,
             "admin": config.admin != started.admin,

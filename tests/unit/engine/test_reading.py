@@ -109,6 +109,12 @@ class Counters:
     def worker(self, index: int) -> tuple[int, int, int, int, int, dict[str, int]]:
         return 1, 2, 3, 4, 5 + index, {"buffers": 0}
 
+    def slow_turns(self, index: int) -> tuple[int, int]:
+        return 8 + index, index
+
+    def control_stalls(self) -> int:
+        return 4
+
 
 @pytest.fixture
 def counters() -> Counters:
@@ -220,4 +226,6 @@ def test_the_rest(reader: Reader) -> None:
     stats = reader.stats()
     assert [worker.index for worker in stats.workers] == [0, 1]
     assert [worker.generation for worker in stats.workers] == [5, 6]
+    assert [(worker.slow_turns, worker.stalls) for worker in stats.workers] == [(8, 0), (9, 1)]
+    assert stats.control_stalls == 4
     assert (stats.errors, stats.access_lines_dropped, stats.generation) == ({"no_route": 3}, 2, 7)

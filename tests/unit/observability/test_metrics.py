@@ -7,6 +7,7 @@ import subprocess
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from fastmesh.health import EndpointHealth, ServiceHealth
 from fastmesh.model import histogram as layouts
@@ -123,6 +124,18 @@ def test_the_names_of_the_contract():
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="Debian's prometheus package is not installed")
+def test_what_stood_still_is_counted():
+    found = stats()
+    worker = WorkerStats(1, 0, 0, 9, 1_500_000, 4, {}, slow_turns=3, stalls=2)
+    found = replace(found, workers=(*found.workers, worker), control_stalls=5, control_failures=6)
+    shown = samples(MetricsRenderer().render(found, ReloadCounts()))
+    assert shown['fastmesh_worker_slow_turns_total{worker="0"}'] == 0
+    assert shown['fastmesh_worker_slow_turns_total{worker="1"}'] == 3
+    assert shown['fastmesh_worker_stalls_total{worker="1"}'] == 2
+    assert shown["fastmesh_control_plane_stalls_total"] == 5
+    assert shown["fastmesh_control_plane_failures_total"] == 6
+
+
 def test_promtool_has_nothing_to_say():
     endpoints = [endpoint(f'10.0.0.{i}:80"\n\\', i) for i in range(9)]
     text = MetricsRenderer(series_limit=5).render(

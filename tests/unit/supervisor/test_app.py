@@ -103,12 +103,3 @@ def test_the_start_line_names_all_addresses(file):
             admin.close()
 
     trio.run(main)
-
-
-def test_leaks_are_logged(caplog):
-    data_plane = FakeDataPlane(workers=1, connection_limit=1)
-    app.report_leaks(data_plane)
-    assert not caplog.text
-    data_plane.leaks = 3
-    app.report_leaks(data_plane)
-    assert "leaked: {'connection': 3}" in caplog.text

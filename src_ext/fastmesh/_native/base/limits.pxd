@@ -47,3 +47,8 @@ cdef enum:
     SPLICE_MIN_BYTES = 262144  # what must be left of a body, or have passed a relay in one direction
     PROXY_HEADER_BYTES = 536
     SLOW_TURN_US = 100000  # counted, and logged by the control thread
+    WATCHDOG_MS = 250  # how often the watchdog looks
+    STALLED_MS = 1000  # a worker that is in one turn for so long is told of while it lasts
+    CONTROL_LATE_MS = 5000  # the control plane, which beats each second
+    CONTROL_STACKS_MS = 10000  # then its stacks are shown
+    REPORTS_PER_MINUTE = 6  # of stalled workers

@@ -9,6 +9,7 @@ from fastmesh._native.base.errors cimport FM_ERROR_LIMIT, fm_error_info
 from fastmesh._native.base.hist cimport HIST_COUNTS, SMALL_HIST_COUNTS
 from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.net.table cimport table_get
+from fastmesh._native.net.turn_t cimport SLOW_TURNS_KEPT, TURN_PHASES, slow_turn_t
 from fastmesh._native.net.worker_t cimport (
     TABLE_LEAF,
     TABLE_ROOT,
@@ -55,15 +56,30 @@ cdef class Counters:
             total += fm_load_relaxed_u64(&self.workers[i].busy)
         return total
 
-    def noticed(self):
-        """(changes of endpoints' health, turns over 100 ms, the longest turn in µs) over all workers and all time."""
+    def health_changes(self):
+        """How often endpoints were marked down or up again, over all workers and all time."""
         cdef uint32_t i
-        changes = slow = longest = 0
+        changes = 0
         for i in range(self.worker_count):
             changes += fm_load_relaxed_u64(&self.workers[i].health_changes)
-            slow += fm_load_relaxed_u64(&self.workers[i].slow_turns)
-            longest = max(longest, fm_load_relaxed_u64(&self.workers[i].longest_turn_us))
-        return changes, slow, longest
+        return changes
+
+    def slow_turns(self, uint32_t index):
+        """(how many turns of a worker took over 100 ms, how many of them the watchdog told of while they lasted)"""
+        return fm_load_acquire_u64(&self.workers[index].slow_turns), fm_load_relaxed_u64(&self.workers[index].turn.stalls)
+
+    def slow_turn(self, uint32_t index, uint64_t number):
+        """What slow turn ``number`` of a worker (the first is 0) did: (µs, µs of each phase by ``turn_phase_t``, events,
+        accepted, ready, timers, letters). None when others have taken its place."""
+        cdef worker_t *w = self.workers[index]
+        cdef slow_turn_t *slow = &w.turn.slow[number % SLOW_TURNS_KEPT]
+        cdef uint32_t i
+        phases = tuple([fm_load_relaxed_u32(&slow.phase_us[i]) for i in range(TURN_PHASES)])
+        found = (fm_load_relaxed_u64(&slow.took_us), phases, fm_load_relaxed_u32(&slow.events),
+                 fm_load_relaxed_u32(&slow.accepted), fm_load_relaxed_u32(&slow.ready),
+                 fm_load_relaxed_u32(&slow.timers), fm_load_relaxed_u32(&slow.letters))
+        # The next one that takes the place may be written just now, before it is counted
+        return found if fm_load_acquire_u64(&w.slow_turns) < number + SLOW_TURNS_KEPT else None
 
     def pair(self, uint32_t index):
         """(codes, counts) of a (listener, service) pair, or None before its first request."""

@@ -1,7 +1,7 @@
 """The one class of the native half that Python sees: workers, slots, blocks, snapshots, statistics.
 
-Control thread only, but for ``run_worker`` and ``run_access_writer``, which are thread bodies and hold no GIL while
-they run. ``fastmesh.engine`` is the only caller; it knows names, this knows numbers.
+Control thread only, but for ``run_worker``, ``run_access_writer`` and ``run_watchdog``, which are thread bodies and hold
+no GIL while they run. ``fastmesh.engine`` is the only caller; it knows names, this knows numbers.
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -31,6 +31,16 @@ from fastmesh._native.core.mailbox cimport (
     COMMAND_OPEN_SOCKET,
     mailbox_post,
 )
+from fastmesh._native.core.report cimport REPORT_BYTES
+from fastmesh._native.core.watchdog cimport (
+    watchdog_beat,
+    watchdog_enter,
+    watchdog_init,
+    watchdog_leave,
+    watchdog_run,
+    watchdog_stop,
+)
+from fastmesh._native.core.watchdog_t cimport watchdog_t
 from fastmesh._native.core.worker cimport worker_free, worker_init, worker_run
 from fastmesh._native.core.counters cimport Counters
 from fastmesh._native.lb.lb_t cimport lb_t
@@ -72,9 +82,12 @@ from fastmesh._native.sys.os cimport (
 )
 from fastmesh._native.sys.signals cimport fm_block_signals
 from fastmesh._native.sys.slowdown cimport FM_SLOWDOWN_NS
+from fastmesh._native.sys.threads cimport FM_STACKS_SIGNAL, fm_name_thread
 
 # What this build burns for each exchange, in nanoseconds: 0 in every build but one for the benchmarks.
 SLOWDOWN_NS = FM_SLOWDOWN_NS
+# Whoever handles it writes the stacks of Python to the file that `set_watchdog` was given.
+STACKS_SIGNAL = FM_STACKS_SIGNAL
 
 cdef enum: EPOLL_CLOEXEC_FLAG = 0o2000000
 cdef uint64_t HEALTH_UNHEALTHY = <uint64_t> 1 << 32
@@ -123,6 +136,9 @@ cdef class Engine(Counters):
     Life: make it, define slots, build blocks, ``publish``, run each worker in its thread, ``stop``, join, ``close``.
     """
     cdef access_writer_t writer
+    cdef watchdog_t dog
+    cdef uint8_t *dog_report
+    cdef int dog_event_fd
     cdef ring_t **rings
     cdef uint8_t *writer_buffer
     cdef readonly uint64_t generation
@@ -144,10 +160,12 @@ cdef class Engine(Counters):
         self.shared.workers = workers
         self.shared.connection_limit = connection_limit
         self.shared.access_event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        self.dog_event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+        self.dog_report = <uint8_t *> calloc(1, REPORT_BYTES)
         self.workers = <worker_t **> calloc(workers, sizeof(worker_t *))
         self.rings = <ring_t **> calloc(workers, sizeof(ring_t *))
         self.writer_buffer = <uint8_t *> calloc(1, ACCESS_BUFFER_BYTES)
-        if self.workers == NULL or self.rings == NULL or self.writer_buffer == NULL:
+        if self.workers == NULL or self.rings == NULL or self.writer_buffer == NULL or self.dog_report == NULL:
             raise MemoryError
         self.shared.all = self.workers
         for i in range(workers):
@@ -171,6 +189,7 @@ cdef class Engine(Counters):
         free(self.workers)
         free(self.rings)
         free(self.writer_buffer)
+        free(self.dog_report)
 
     # ------------------------------------------------------------ threads
 
@@ -178,8 +197,10 @@ cdef class Engine(Counters):
         """The body of worker ``index``'s thread: returns after ``stop``."""
         cdef worker_t *w = self.workers[index]
         with nogil:
-            fm_block_signals()
+            fm_name_thread(b"worker", index)
+            watchdog_enter(w)
             worker_run(w)
+            watchdog_leave(w)
 
     def run_access_writer(self):
         """The body of the access log's thread: returns after ``stop_access_writer``."""
@@ -201,6 +222,31 @@ cdef class Engine(Counters):
 
     def stop_access_writer(self):
         access_writer_stop(&self.writer)
+
+    def set_watchdog(self, int fd, int stacks_fd):
+        """Before ``run_watchdog`` starts. It writes to ``fd``; Python's stacks are read from ``stacks_fd`` (-1: none)."""
+        watchdog_init(&self.dog, self.workers, self.worker_count, self.dog_event_fd, fd, stacks_fd, self.dog_report)
+
+    def run_watchdog(self):
+        """The body of the watchdog's thread: returns after ``stop_watchdog``."""
+        with nogil:
+            watchdog_run(&self.dog)
+
+    def stop_watchdog(self):
+        """Before ``stop``: what takes long at the end is no stall."""
+        watchdog_stop(&self.dog)
+
+    def set_log_format(self, str style):
+        """``json`` or ``text``: of what the watchdog writes from now on."""
+        fm_store_relaxed_u32(&self.dog.json, style == "json")
+
+    def beat(self):
+        """The calling thread is the control thread, and it runs."""
+        watchdog_beat(&self.dog)
+
+    def control_stalls(self):
+        """How often the control plane was late."""
+        return fm_load_relaxed_u64(&self.dog.control_stalls)
 
     def wake(self, uint32_t index):
         access_writer_wake(self.workers[index].event_fd)  # any eventfd
@@ -243,6 +289,7 @@ cdef class Engine(Counters):
         for i in range(TABLE_ROOT):
             free(self.shared.slots.leaves[i])
         os.close(self.shared.access_event_fd)
+        os.close(self.dog_event_fd)
 
     # ------------------------------------------------------------ slots
 

@@ -266,12 +266,14 @@ cdef inline void mailbox_do(worker_t *w, const command_t *command) noexcept nogi
         close_gone_endpoints(w)
 
 
-cdef inline void mailbox_run(worker_t *w) noexcept nogil:
+cdef inline uint32_t mailbox_run(worker_t *w) noexcept nogil:
+    """Does what all the letters say; how many there were."""
     cdef command_t *command
     cdef command_t *reversed_ = NULL
     cdef command_t *following
+    cdef uint32_t count = 0
     if fm_load_acquire_ptr(<void **> &w.mailbox) == NULL:
-        return
+        return 0
     command = <command_t *> fm_exchange_ptr(<void **> &w.mailbox, NULL)
     while command != NULL:
         following = command.next
@@ -281,7 +283,9 @@ cdef inline void mailbox_run(worker_t *w) noexcept nogil:
     while reversed_ != NULL:
         following = reversed_.next
         mailbox_do(w, reversed_)
+        count += 1
         free(reversed_)
         fm_store_release_u64(&w.commands_done, w.commands_done + 1)
         reversed_ = following
     sockets_sweep(w)
+    return count

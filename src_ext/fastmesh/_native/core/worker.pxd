@@ -12,7 +12,6 @@ from fastmesh._native.base.limits cimport (
     READY_PER_TURN,
     SCRATCH_BYTES,
     SCRATCH_HEADROOM,
-    SLOW_TURN_US,
     TIMERS_PER_TURN,
     WAITING_POLL_MS,
 )
@@ -21,11 +20,21 @@ from fastmesh._native.base.slab cimport bufpool_free, bufpool_init, slab_free, s
 from fastmesh._native.base.timers cimport timer_t, wheel_advance, wheel_init, wheel_pop_due, wheel_wait_ms
 from fastmesh._native.core.access_writer cimport access_writer_wake
 from fastmesh._native.core.mailbox cimport close_for_stop, mailbox_run, sockets_free, sockets_sweep
+from fastmesh._native.core.turn cimport timespec_us, turn_begin, turn_end, turn_phase
 from fastmesh._native.lb.lb cimport lb_adopt, lb_state_free
 from fastmesh._native.net.conn cimport conn_free_deferred, conn_new, conn_of, conn_register
 from fastmesh._native.net.pool cimport pool_saw_close, upstream_close
 from fastmesh._native.net.snap_t cimport block_drop, block_take, listener_block_t, service_t, snap_t
 from fastmesh._native.net.splice cimport pipes_close, pipes_init
+from fastmesh._native.net.turn_t cimport (
+    TURN_ADOPT,
+    TURN_EVENTS,
+    TURN_FREEING,
+    TURN_LETTERS,
+    TURN_READY,
+    TURN_TIMERS,
+    TURN_WAITING,
+)
 from fastmesh._native.net.worker_t cimport (
     CONN_CLOSED,
     CONN_FREE,
@@ -51,10 +60,10 @@ from fastmesh._native.proxy.admission cimport waiting_run
 from fastmesh._native.proxy.events cimport conn_event, conn_timeout
 from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.sys.atomics cimport (
-    fm_bump_u64,
     fm_likely,
     fm_load_acquire_ptr,
     fm_load_acquire_u32,
+    fm_store_relaxed_ptr,
     fm_store_relaxed_u64,
     fm_store_release_u64,
     fm_unlikely,
@@ -145,24 +154,22 @@ cdef inline void worker_adopt(worker_t *w) noexcept nogil:
     cdef snap_t *snap = <snap_t *> fm_load_acquire_ptr(<void **> &w.published)
     if fm_likely(snap == w.snap):
         return
+    turn_phase(w, TURN_ADOPT)
     adopt_sockets(w, snap)
     adopt_services(w, snap)
     sockets_sweep(w)
     w.snap = snap
     fm_store_release_u64(&w.adopted_generation, snap.generation)
+    turn_phase(w, TURN_EVENTS)
 
 
 # ---------------------------------------------------------------- the loop
-
-cdef inline uint64_t timespec_us(const timespec *t) noexcept nogil:
-    return <uint64_t> t.tv_sec * 1000000 + <uint64_t> t.tv_nsec // 1000
-
 
 cdef inline void worker_clock(worker_t *w) noexcept nogil:
     """The turn's clock: read once, used by every timer and start time of the turn."""
     cdef timespec t
     clock_gettime(CLOCK_MONOTONIC, &t)
-    w.now_us = timespec_us(&t)
+    fm_store_relaxed_u64(&w.now_us, timespec_us(&t))  # the watchdog reads it
     w.now_ms = w.now_us // 1000
     clock_gettime(CLOCK_REALTIME, &t)
     w.wall_us = timespec_us(&t)
@@ -197,6 +204,7 @@ cdef inline void worker_dispatch(worker_t *w, const epoll_event *event) noexcept
     if fm_unlikely(c.kind == CONN_MAILBOX):
         read(w.event_fd, &drained, sizeof(drained))
         return
+    fm_store_relaxed_ptr(&w.turn.at, c)
     conn_event(w, c, event.events & EPOLLOUT)
 
 
@@ -206,6 +214,10 @@ cdef inline void worker_run_ready(worker_t *w) noexcept nogil:
     cdef conn_t *c
     if budget > w.ready_count:
         budget = w.ready_count
+    if w.ready_first == NULL:
+        return
+    turn_phase(w, TURN_READY)
+    w.turn.ready = budget
     while budget > 0 and w.ready_first != NULL:
         budget -= 1
         c = w.ready_first
@@ -216,6 +228,7 @@ cdef inline void worker_run_ready(worker_t *w) noexcept nogil:
         c.ready_next = NULL
         c.flags &= <unsigned short> ~F_READY
         if c.state != CONN_CLOSED:
+            fm_store_relaxed_ptr(&w.turn.at, c)
             conn_event(w, c, False)
 
 
@@ -227,7 +240,11 @@ cdef inline void worker_run_timers(worker_t *w) noexcept nogil:
         timer = wheel_pop_due(&w.wheel)
         if timer == NULL:
             return
+        if w.turn.timers == 0:
+            turn_phase(w, TURN_TIMERS)
+        w.turn.timers += 1
         budget -= 1
+        fm_store_relaxed_ptr(&w.turn.at, timer)
         conn_timeout(w, <conn_t *> timer)
 
 
@@ -235,12 +252,11 @@ cdef inline void worker_turn(worker_t *w) noexcept nogil:
     """Poll, ready, timers, what waits, mailbox, deferred destroy."""
     cdef int32_t wait_ms = 0 if w.ready_count else wheel_wait_ms(&w.wheel, w.now_ms)
     cdef int32_t count, i
-    cdef timespec t
-    cdef uint64_t took
     if w.waiting != NULL and w.shared.workers > 1 and (wait_ms < 0 or wait_ms > WAITING_POLL_MS):
         wait_ms = WAITING_POLL_MS
     count = epoll_wait(w.epoll_fd, w.events, EVENTS_PER_TURN, wait_ms)
     worker_clock(w)
+    turn_begin(w, count if count > 0 else 0)
     worker_adopt(w)
     for i in range(count):
         worker_note(w, &w.events[i])
@@ -249,20 +265,19 @@ cdef inline void worker_turn(worker_t *w) noexcept nogil:
     worker_run_ready(w)
     worker_run_timers(w)
     if fm_unlikely(w.waiting != NULL):
+        turn_phase(w, TURN_WAITING)
         waiting_run(w)
-    mailbox_run(w)
-    conn_free_deferred(w)
+    if fm_unlikely(fm_load_acquire_ptr(<void **> &w.mailbox) != NULL):
+        turn_phase(w, TURN_LETTERS)
+        w.turn.letters = mailbox_run(w)
+    if w.deferred != NULL:
+        turn_phase(w, TURN_FREEING)
+        conn_free_deferred(w)
     if w.access_encoded:
         w.access_encoded = 0
         if ring_should_wake(&w.access):
             access_writer_wake(w.shared.access_event_fd)
-    fm_bump_u64(&w.turns, 1)
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    took = timespec_us(&t) - w.now_us
-    if fm_unlikely(took > SLOW_TURN_US):
-        fm_bump_u64(&w.slow_turns, 1)
-    if took > w.longest_turn_us:
-        fm_store_relaxed_u64(&w.longest_turn_us, took)
+    turn_end(w)
 
 
 cdef inline void worker_run(worker_t *w) noexcept nogil:

@@ -11,6 +11,7 @@ from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.base.timers cimport timer_t, wheel_t
 from fastmesh._native.lb.lb_t cimport lb_state_t
 from fastmesh._native.net.snap_t cimport listener_block_t, service_t, snap_t
+from fastmesh._native.net.turn_t cimport turn_t
 from fastmesh._native.proto.h1_t cimport h1_limits_t, h1_req_t, h1_resp_t
 from fastmesh._native.sys.os cimport epoll_event
 
@@ -217,7 +218,7 @@ ctypedef struct worker_t:
     uint64_t adopted_generation
     uint64_t turns
     uint64_t longest_turn_us
-    uint64_t slow_turns  # over SLOW_TURN_US
+    uint64_t slow_turns  # over SLOW_TURN_US; the last of them are in `turn.slow`
     uint64_t health_changes  # endpoints marked down or up again by this worker
     uint64_t busy  # exchanges, tunnels and relays, and clients that have not taken all of their last answer
     uint64_t errors[64]
@@ -225,9 +226,10 @@ ctypedef struct worker_t:
     uint64_t clients_left  # clients of HTTP that were still open after the last letter to close idle ones
     uint64_t conns_live
     uint64_t pipes_live
+    turn_t turn
+    uint64_t now_us  # CLOCK_MONOTONIC of this turn
     # owner worker only
     snap_t *snap
-    uint64_t now_us  # CLOCK_MONOTONIC of this turn
     uint64_t now_ms
     uint64_t wall_us  # CLOCK_REALTIME of this turn
     uint64_t date_second

@@ -187,6 +187,8 @@ cdef inline void listener_accept(worker_t *w, conn_t *listener) noexcept nogil:
         fd = accept4(listener.fd, <sockaddr *> &peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC)
         if fd >= 0:
             budget -= 1
+            w.turn.accepted += 1
+            w.turn.marked = 1
             if length < sizeof(unsigned short):
                 memset(&peer, 0, sizeof(peer))
             client_new(w, listener.socket, fd, &peer)

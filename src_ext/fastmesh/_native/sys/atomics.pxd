@@ -22,6 +22,7 @@ cdef extern from "fm_atomics.h" nogil:
     void fm_bump_u64(uint64_t *p, uint64_t v)
     void *fm_load_acquire_ptr(void **p)
     void *fm_load_relaxed_ptr(void **p)
+    void fm_store_relaxed_ptr(void **p, void *v)
     void fm_store_release_ptr(void **p, void *v)
     void *fm_exchange_ptr(void **p, void *v)
     bint fm_cas_ptr(void **p, void *expected, void *v)

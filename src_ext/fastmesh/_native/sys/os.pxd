@@ -69,14 +69,20 @@ cdef extern from "<netinet/tcp.h>" nogil:
     enum: TCP_NODELAY, TCP_USER_TIMEOUT
 
 cdef extern from "<fcntl.h>" nogil:
-    enum: O_NONBLOCK, O_CLOEXEC, SPLICE_F_MOVE, SPLICE_F_NONBLOCK, SPLICE_F_MORE, F_SETPIPE_SZ, F_GETPIPE_SZ
+    enum: O_RDONLY, O_NONBLOCK, O_CLOEXEC, SPLICE_F_MOVE, SPLICE_F_NONBLOCK, SPLICE_F_MORE, F_SETPIPE_SZ, F_GETPIPE_SZ
     ssize_t splice(int from_fd, void *from_offset, int to_fd, void *to_offset, size_t length, unsigned int flags)
     int fcntl(int fd, int command, ...)
+    int open_ "open"(const char *path, int flags, ...)
 
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
     ssize_t read(int fd, void *buffer, size_t length)
     ssize_t write(int fd, const void *buffer, size_t length)
+    ssize_t pread(int fd, void *buffer, size_t length, off_t offset)
+    int ftruncate(int fd, off_t length)
+    off_t lseek(int fd, off_t offset, int whence)
+    enum: SEEK_SET
+    int getpeername(int fd, sockaddr *address, socklen_t *length)
     int pipe2(int *fds, int flags)
 
 cdef extern from "<time.h>" nogil:
@@ -84,5 +90,5 @@ cdef extern from "<time.h>" nogil:
     cdef struct timespec:
         int64_t tv_sec
         long tv_nsec
-    enum: CLOCK_MONOTONIC, CLOCK_REALTIME
+    enum: CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME
     int clock_gettime(clockid_t clock, timespec *out)
