@@ -136,7 +136,8 @@ def test_a_worker_that_can_be_asked_shows_its_stack(log: int, form: str, burning
         assert f"\n    connection: {where}\n    stack:\n" in text
         stack = [line.strip() for line in text.partition("    stack:\n")[2].splitlines()]
     assert re.search(r"core\._t_watchdog\.Dog\.stand\+0x\w+ \(_t_watchdog\.cpython-", "\n".join(stack)), text
-    assert burning or re.search(r"poll\+0x\w+ \(libc", stack[0]), "where a signal finds it, comes first"
+    # Where a signal finds it comes first, behind what a sanitizer puts in front of a handler.
+    assert burning or re.search(r"poll\+0x\w+ \(lib", "\n".join(stack[:4]))
     turns, slow, stalls, _, _ = dog.counts()
     assert (turns, slow, stalls) == (1, 1, 1)
 
