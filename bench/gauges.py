@@ -79,8 +79,9 @@ def idle_memory(bench: Bench, name: str) -> Memory:
 
 def connection_memory(bench: Bench, name: str) -> ConnectionMemory:
     """Of a fresh process. 500 connections come and go first: what is made once shall not count as theirs."""
-    # Proxies that set aside two descriptors for each connection would turn the last ones away.
-    count = min(IDLE_CONNECTIONS, raise_descriptor_limit() // 2 - 500)
+    # Proxies that set aside two descriptors for each connection would turn the last ones away, and close idle
+    # ones before they come to that.
+    count = min(IDLE_CONNECTIONS, raise_descriptor_limit() * 9 // 20 - 500)
     running = bench.start(name)
     try:
         with idle_connections(running, 500):

@@ -113,5 +113,23 @@ def _milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 3)
 
 
+def overload_view(stats: Stats) -> dict[str, Any]:
+    """A ``limit`` and ``share`` of None: no limit."""
+    overload = stats.overload
+    return {
+        "level": overload.level,
+        "resources": {
+            item.resource: {
+                "used": item.used,
+                "limit": item.limit or None,
+                "share": round(item.share, 4) if item.limit else None,
+                "level": item.level,
+            }
+            for item in overload.resources
+        },
+        "closed": {"clients": overload.closed_clients, "endpoints": overload.closed_endpoints},
+    }
+
+
 def workers_view(stats: Stats) -> dict[str, Any]:
     return {"generation": stats.generation, "workers": msgspec.to_builtins(stats.workers)}

@@ -213,7 +213,7 @@ SERVICE_LIMITS: Final = Section(
         ),
     },
     hints=dict.fromkeys(
-        ("header_bytes", "header_count", "target_bytes", "method_bytes", "body"), _CLIENT_LIMIT
+        ("header_bytes", "header_count", "target_bytes", "method_bytes", "body", "min_rate"), _CLIENT_LIMIT
     ),
 )
 SERVICE_LIMIT_HINTS: Final = dict.fromkeys(

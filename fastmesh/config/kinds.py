@@ -189,10 +189,13 @@ def duration(least: float = 0.001, most: float | None = None, none: bool | float
     return Quantity(says, "duration", parse_duration, format_duration, pattern, least, most, words)
 
 
-def size(least: int = 1, most: int | None = None, none: bool = False) -> Quantity:
-    """Bytes, written `16KiB`; `none` for no limit where allowed."""
-    says = "a size such as `16KiB`" + (", or `none`" if none else "")
-    return Quantity(says, "size", parse_size, format_size, SIZE_PATTERN, least, most, NONE if none else {})
+def size(
+    least: int = 1, most: int | None = None, none: bool = False, words: Mapping[str, Any] | None = None
+) -> Quantity:
+    """Bytes, written `16KiB`; `none` for no limit where allowed, or other `words`."""
+    words = NONE if none else words or {}
+    says = "a size such as `16KiB`" + "".join(f", or `{word}`" for word in words)
+    return Quantity(says, "size", parse_size, format_size, SIZE_PATTERN, least, most, words)
 
 
 def share(least: float = 0.0, most: float | None = None, none: bool = False) -> Quantity:

@@ -81,7 +81,9 @@ def _limits(limits: Limits) -> dict[str, Any]:
         "target_bytes": format_size(limits.target_bytes),
         "method_bytes": limits.method_bytes,
         "body": "none" if limits.body is None else format_size(limits.body),
+        "min_rate": "none" if limits.min_rate is None else format_size(limits.min_rate),
         "connections": "auto" if limits.connections is None else limits.connections,
+        "memory": "auto" if limits.memory is None else format_size(limits.memory),
     }
 
 

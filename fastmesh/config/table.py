@@ -56,11 +56,26 @@ _LIMITS = Section(
         ),
         "method_bytes": Field(Integer(3, 1024), "The method's length (then 501).", default=32, example=16),
         "body": Field(size(1, none=True), "A request's body (then 413).", default="none", example="10MiB"),
+        "min_rate": Field(
+            size(1, 1 << 30, none=True),
+            "Bytes a second that a client must send of a body, or take of an answer, at least, counted over "
+            "`timeouts.idle`.",
+            default="240B",
+            example="1KiB",
+        ),
         "connections": Field(
             Integer(1, 100_000_000, {"auto": None}),
             "Client connections at one time; `auto` follows the limit of open files.",
             default="auto",
             example=10000,
+        ),
+        "memory": Field(
+            size(16 << 20, words={"auto": None}),
+            "What the process may use; `auto` is what the machine has. A limit of the control group counts "
+            "beside it. From 92 % of it on new clients are taken more slowly, from 97 % on requests are "
+            "refused.",
+            default="auto",
+            example="256MiB",
         ),
     },
     hints=SERVICE_LIMIT_HINTS,
@@ -166,8 +181,8 @@ ROOT: Final = Section(
         ),
         "limits": Field(
             _LIMITS,
-            "What a client may send. Not to be confused with `limits` of a service or of `defaults`: how "
-            "much a service may be used.",
+            "What a client may send, and what the process may use. Not to be confused with `limits` of a "
+            "service or of `defaults`: how much a service may be used.",
             example={"body": "10MiB"},
         ),
         "defaults": Field(

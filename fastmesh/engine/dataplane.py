@@ -11,6 +11,7 @@ from functools import partial
 from msgspec import Struct
 
 from fastmesh._native.core.engine import Block, Engine
+from fastmesh.engine import overload
 from fastmesh.engine.compile import (
     Endpoints,
     Spec,
@@ -25,12 +26,14 @@ from fastmesh.engine.sockets import HANDSHAKE_SECONDS, Listening, open_listening
 from fastmesh.engine.watchdog import Watchdog
 from fastmesh.errors import StartError
 from fastmesh.model import Address, Config, Forward, Given, Listener, Service
+from fastmesh.model.ceilings import Ceilings
 from fastmesh.model.stats import Stats
 from fastmesh.registry.diff import changes as changes_between
 
 ADOPTION_PATIENCE = 5.0  # seconds; a worker's turn takes milliseconds
 LEAVING_IDLE_MS = 1000  # how long a client of a closed socket may think before its next request
 THREAD_STACK_BYTES = 256 * 1024
+NO_CEILINGS = Ceilings()
 
 
 class ApplyResult(Struct, frozen=True):
@@ -60,12 +63,17 @@ class DataPlane:
         *,
         workers: int,
         connection_limit: int,
+        ceilings: Ceilings = NO_CEILINGS,
         given: Mapping[str, Given] | None = None,
     ) -> None:
         """``given``: listening sockets that were handed in, by the text of their bind. Those that no
         configuration has a use for are closed with the data plane."""
         self._given = dict(given or {})
         self._engine = Engine(workers, connection_limit)
+        self._engine.limit_descriptors(ceilings.descriptors)
+        self._ceilings = ceilings
+        self._memory_files = overload.MemoryFiles(self._engine, ceilings)
+        self._overload_news = overload.News()
         self._workers = workers
         self._threads: list[threading.Thread] = []
         self._writer: threading.Thread | None = None
@@ -160,6 +168,7 @@ class DataPlane:
         )
         self._end_drains(endpoints, self._draining - draining)
         self._engine.set_log_format(config.log.format)
+        self._limit_memory(config)
         generation = self._publish(config, endpoints)
         self._wait(lambda: self._engine.adopted() >= generation)
         self._retire_slots(endpoints, generation, draining - self._draining)
@@ -170,6 +179,12 @@ class DataPlane:
         self._endpoints = endpoints
         self._reader.view = self._make_view(config, endpoints)
         return ApplyResult(True, tuple(changes), (), generation)
+
+    def _limit_memory(self, config: Config) -> None:
+        group = self._ceilings.group
+        self._engine.limit_memory(
+            config.limits.memory or self._ceilings.memory, group.limit if group is not None else 0
+        )
 
     def _forget_checks(self, config: Config) -> None:
         """A service that is not checked any more has no unhealthy endpoints."""
@@ -370,7 +385,8 @@ class DataPlane:
         try:
             self._recycle()
             self._see_off()
-            return (*self._endpoint_news(), *self._watchdog.news())
+            used = overload.read(self._engine)
+            return (*self._endpoint_news(), *self._watchdog.news(), *self._overload_news.tell(used))
         finally:
             self._changing.release()
 
@@ -462,6 +478,7 @@ class DataPlane:
             self._ledger = self._engine.ledger()
         self._threads.clear()
         self._engine.close()
+        self._memory_files.close()
 
     def ledger(self) -> Mapping[str, int]:
         """Living native objects by kind; after `stop` each is 0, or something leaked."""

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from msgspec import Struct
 
 from fastmesh._native.core.engine import Engine, error_text
+from fastmesh.engine import overload
 from fastmesh.model.histogram import HDR_COUNTS
 from fastmesh.model.stats import (
     EndpointState,
@@ -128,6 +129,7 @@ class Reader:
             access_lines_dropped=self._engine.access_lines_dropped(),
             generation=self._engine.generation,
             control_stalls=self._engine.control_stalls(),
+            overload=overload.read(self._engine),
         )
 
     def ejection(self, slot: int) -> Ejection:

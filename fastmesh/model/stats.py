@@ -10,6 +10,7 @@ from typing import Literal
 from msgspec import Struct
 
 HistogramLayout = Literal["hdr", "small"]
+Resource = Literal["connections", "descriptors", "memory"]
 # half_open: it was left out, and one request may find out whether it is back
 EndpointState = Literal["up", "down", "half_open", "unhealthy", "draining"]
 
@@ -104,6 +105,35 @@ class WorkerStats(Struct, frozen=True):
     stalls: int = 0
 
 
+class ResourceStats(Struct, frozen=True):
+    """How much is `used` of what may be (`limit`; 0: no limit): connections of clients, descriptors of the
+    data plane, bytes of memory. `level` is 0, 1 (short) or 2 (used up), `times` how often it left 0, of each
+    worker."""
+
+    resource: Resource
+    used: int
+    limit: int
+    level: int = 0
+    times: int = 0
+
+    @property
+    def share(self) -> float:
+        return self.used / self.limit if self.limit else 0.0
+
+
+class OverloadStats(Struct, frozen=True):
+    """`closed_clients` and `closed_endpoints` count connections that did nothing and were closed to make
+    room."""
+
+    resources: tuple[ResourceStats, ...] = ()
+    closed_clients: int = 0
+    closed_endpoints: int = 0
+
+    @property
+    def level(self) -> int:
+        return max((item.level for item in self.resources), default=0)
+
+
 class Stats(Struct, frozen=True):
     """Everything at one moment; `errors` counts by public error code, `generation` names the snapshot.
 
@@ -120,3 +150,4 @@ class Stats(Struct, frozen=True):
     generation: int
     control_stalls: int = 0
     control_failures: int = 0
+    overload: OverloadStats = OverloadStats()

@@ -23,13 +23,18 @@ from msgspec import Struct
 
 from fastmesh import __version__
 from fastmesh.health import ServiceHealth
-from fastmesh.model.stats import EndpointStats, Histogram, HistogramLayout, Stats
+from fastmesh.model.stats import EndpointStats, Histogram, HistogramLayout, Resource, Stats
 from fastmesh.observability import buckets, process
 from fastmesh.observability.exposition import Exposition
 
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 ENDPOINT_SERIES = 1000
 OTHER = "other"
+_LIMITS: Mapping[Resource, tuple[str, str]] = {
+    "connections": ("fastmesh_connections_limit", "Client connections that may be open."),
+    "descriptors": ("fastmesh_descriptors_limit", "Descriptors that the data plane may have."),
+    "memory": ("fastmesh_memory_limit_bytes", "Memory that may be used."),
+}
 NOTE = f'beyond {ENDPOINT_SERIES} endpoints the rest is summed as endpoint="{OTHER}".'
 
 
@@ -153,6 +158,7 @@ class MetricsRenderer:
             shown, rest = self._series.split(stats.endpoints, healthy)
         _endpoints(out, shown, rest)
         _checks(out, health, [e for e in shown if e.service in health], rest, healthy)
+        _overload(out, stats)
         _own_state(out, stats, reloads)
         process.add(out)
         return out.text()
@@ -290,6 +296,38 @@ def _checks(
     ]
     out.simple(
         "fastmesh_endpoint_healthy", "gauge", f"Whether an endpoint passes its active checks; {NOTE}", gauges
+    )
+
+
+def _overload(out: Exposition, stats: Stats) -> None:
+    resources = stats.overload.resources
+    out.simple(
+        "fastmesh_overload_level",
+        "gauge",
+        "How hard a resource presses: 0 enough, 1 short (from 92 % on), 2 used up (from 97 % on).",
+        (({"resource": item.resource}, item.level) for item in resources),
+    )
+    out.simple(
+        "fastmesh_resource_usage_ratio",
+        "gauge",
+        "Share of a resource's limit that is used; 0 where there is no limit.",
+        (({"resource": item.resource}, item.share) for item in resources),
+    )
+    for item in resources:
+        if item.limit:
+            name, what = _LIMITS[item.resource]
+            out.simple(name, "gauge", what, [({}, item.limit)])
+    out.simple(
+        "fastmesh_overload_closed_total",
+        "counter",
+        "Connections that did nothing and were closed to make room, of clients and to endpoints.",
+        (
+            ({"side": side}, count)
+            for side, count in (
+                ("client", stats.overload.closed_clients),
+                ("endpoint", stats.overload.closed_endpoints),
+            )
+        ),
     )
 
 

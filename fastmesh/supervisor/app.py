@@ -18,6 +18,7 @@ from fastmesh.admin.sockets import AdminListening, admin_url, open_admin
 from fastmesh.errors import StartError
 from fastmesh.health import ServiceHealth
 from fastmesh.model import Config, Given
+from fastmesh.model.ceilings import Ceilings
 from fastmesh.model.stats import Stats
 from fastmesh.observability.metrics import ReloadCounts
 from fastmesh.supervisor import activation, memory, notify, resources
@@ -206,23 +207,25 @@ async def go_on(what: str, run: Callable[..., Awaitable[None]], *arguments: obje
         await trio.sleep(RESTART_SECONDS)
 
 
-def connections(config: Config, workers: int) -> int:
-    """The limit of client connections, after the limit of descriptors was raised as far as it may be."""
+def limits(config: Config, workers: int) -> tuple[int, Ceilings]:
+    """The limit of client connections and what else may be used, after the limit of descriptors was raised as
+    far as it may be."""
+    descriptors = resources.raise_descriptor_limit()
+    ceilings = resources.ceilings(descriptors=descriptors, workers=workers)
+    memory = min(config.limits.memory or ceilings.memory, ceilings.memory)
     limit = resources.connection_limit(
-        config.limits.connections,
-        descriptors=resources.raise_descriptor_limit(),
-        memory=resources.available_memory(),
-        workers=workers,
+        config.limits.connections, descriptors=descriptors, memory=memory, workers=workers
     )
-    if limit.warning:
-        log.warning("%s", limit.warning)
-    return limit.connections
+    for warning in (limit.warning, resources.memory_warning(config.limits.memory)):
+        if warning:
+            log.warning("%s", warning)
+    return limit.connections, ceilings
 
 
 def make_data_plane(build: DataPlaneFactory, config: Config, given: Mapping[str, Given]) -> DataPlane:
     workers = config.workers or resources.available_cpus()
-    limit = connections(config, workers)
-    return build(workers=workers, connection_limit=limit, given=given)
+    limit, ceilings = limits(config, workers)
+    return build(workers=workers, connection_limit=limit, ceilings=ceilings, given=given)
 
 
 async def bind_everything(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from fastmesh.model import Address, Config, Given
+from fastmesh.model.ceilings import Ceilings
 from fastmesh.model.stats import Stats
 
 
@@ -83,6 +84,11 @@ class DataPlane(Protocol):
 
 class DataPlaneFactory(Protocol):
     def __call__(
-        self, *, workers: int, connection_limit: int, given: Mapping[str, Given] | None = None
+        self,
+        *,
+        workers: int,
+        connection_limit: int,
+        ceilings: Ceilings,
+        given: Mapping[str, Given] | None = None,
     ) -> DataPlane:
         """``given``: listening sockets that were handed in, by the text of their bind."""

@@ -8,13 +8,21 @@ import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from fastmesh.model.ceilings import Ceilings, MemoryGroup
+from fastmesh.units import format_size
 
 PROC = Path("/proc")
 
-# Beside connections: the program's own files, listeners and eventfds of each worker, admin and log
-# descriptors, and the pipes of splice(2).
-DESCRIPTORS_RESERVED = 64
+# The control plane's: its own files, sockets and logs (64), the admin API's connections (64), active checks
+# (256). Where few are allowed in all, a quarter, and at least its own.
+DESCRIPTORS_RESERVED = 384
+DESCRIPTORS_OWN = 64
+RESERVED_SHARE = 4
+# Beside connections: a worker's pollers, listening sockets, and some of its pipes for splice(2).
 DESCRIPTORS_PER_WORKER = 48
+POLLERS_PER_WORKER = 1  # the one thing that a worker does not count itself
 # A proxied connection has a client's side and an upstream's side.
 DESCRIPTORS_PER_CONNECTION = 2
 # Share of memory for connections, and a mean that lets idle ones (1-2 KiB) outnumber stalled ones (up to
@@ -22,6 +30,9 @@ DESCRIPTORS_PER_CONNECTION = 2
 MEMORY_SHARE = 0.5
 MEMORY_PER_CONNECTION = 16 * 1024
 LEAST_CONNECTIONS = 16
+# What is used already must leave so much of limits.memory that requests are served.
+MEMORY_AT_LEAST = 1.25
+MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +59,9 @@ def _mounts(proc: Path) -> Iterator[tuple[str, str, Path, set[str]]]:
             yield kind[0], fields[3], Path(fields[4]), set(kind[2].split(","))
 
 
-def _cgroup_folders(proc: Path, controller: str) -> Iterator[tuple[str, Path]]:
+def _cgroup_folders(proc: Path, controller: str) -> Iterator[tuple[Literal["v1", "v2"], Path]]:
     """("v1" | "v2", folder) of this process's group and each of its ancestors that is visible here."""
-    groups = []
+    groups: list[tuple[Literal["v1", "v2"], str, str]] = []
     for line in _read(proc / "self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
@@ -86,14 +97,25 @@ def cgroup_cpus(proc: Path = PROC) -> float | None:
     return min(quotas, default=None)
 
 
+def memory_group(proc: Path = PROC) -> MemoryGroup | None:
+    """The control group with the tightest limit of memory; None when there is none.
+
+    ``memory.high`` is a limit too: beyond it the kernel slows the process down until little of it is left."""
+    groups = []
+    for version, folder in _cgroup_folders(proc, "memory"):
+        names = ("memory.max", "memory.high") if version == "v2" else ("memory.limit_in_bytes",)
+        texts = [_read(folder / name) for name in names]
+        limits = [int(text) for text in texts if text.isdecimal()]
+        if limits:
+            used = str(folder / ("memory.current" if version == "v2" else "memory.usage_in_bytes"))
+            groups.append(MemoryGroup(version, min(limits), used, str(folder / "memory.stat")))
+    return min(groups, key=lambda group: group.limit, default=None)
+
+
 def cgroup_memory(proc: Path = PROC) -> int | None:
     """The tightest memory limit in bytes; None when there is none."""
-    limits = []
-    for version, folder in _cgroup_folders(proc, "memory"):
-        text = _read(folder / ("memory.max" if version == "v2" else "memory.limit_in_bytes"))
-        if text.isdecimal():
-            limits.append(int(text))
-    return min(limits, default=None)
+    group = memory_group(proc)
+    return group.limit if group is not None else None
 
 
 def available_cpus(proc: Path = PROC) -> int:
@@ -110,6 +132,42 @@ def available_memory(proc: Path = PROC) -> int:
         if line.startswith("MemTotal:"):
             total = int(line.split()[1]) * 1024
     return min(total, cgroup_memory(proc) or total)
+
+
+def resident_memory(proc: Path = PROC) -> int:
+    """Bytes of memory that this process uses; 0: not known."""
+    fields = _read(proc / "self/statm").split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 0
+
+
+def memory_warning(wanted: int | None, proc: Path = PROC) -> str:
+    """What to tell the user about ``limits.memory`` (empty: nothing)."""
+    resident = resident_memory(proc)
+    if wanted is None or wanted >= resident * MEMORY_AT_LEAST:
+        return ""
+    needed = math.ceil(resident * MEMORY_AT_LEAST / MIB)
+    return (
+        f"limits.memory is {format_size(wanted)}, of which {resident // MIB}MiB are in use before the first "
+        f"request: most will be refused; set it to {needed}MiB or more"
+    )
+
+
+def ceilings(*, descriptors: int, workers: int, proc: Path = PROC) -> Ceilings:
+    """What the workers may use, of ``descriptors`` that the process may have. A group that allows more than
+    the machine has is no limit."""
+    memory = available_memory(proc)
+    group = memory_group(proc)
+    spare = descriptors - control_descriptors(descriptors) - POLLERS_PER_WORKER * workers
+    return Ceilings(
+        descriptors=max(spare, 2 * LEAST_CONNECTIONS),
+        memory=memory,
+        group=group if group is not None and group.limit == memory else None,
+    )
+
+
+def control_descriptors(descriptors: int) -> int:
+    """How many of them are kept for the control plane, so that the admin API can always answer."""
+    return min(DESCRIPTORS_RESERVED, max(DESCRIPTORS_OWN, descriptors // RESERVED_SHARE))
 
 
 def raise_descriptor_limit() -> int:
@@ -133,7 +191,8 @@ def sys_maximum(proc: Path = PROC) -> int:
 def connection_limit(wanted: int | None, *, descriptors: int, memory: int, workers: int) -> ConnectionLimit:
     """How many client connections to allow: ``wanted`` (None: as many as descriptors and memory allow),
     lowered with a warning when there are too few descriptors for it."""
-    spare = descriptors - DESCRIPTORS_RESERVED - DESCRIPTORS_PER_WORKER * workers
+    beside = control_descriptors(descriptors) + DESCRIPTORS_PER_WORKER * workers
+    spare = descriptors - beside
     by_descriptors = max(LEAST_CONNECTIONS, spare // DESCRIPTORS_PER_CONNECTION)
     if wanted is None:
         by_memory = max(LEAST_CONNECTIONS, int(memory * MEMORY_SHARE) // MEMORY_PER_CONNECTION)

@@ -77,6 +77,13 @@ HEALTH = st.one_of(
         **TIMES,
     ),
 )
+SIZES = st.integers(16 << 20, 1 << 40).map(lambda size: f"{size}B")
+FILE_LIMITS = mapping(
+    body=or_none(SIZES),
+    min_rate=or_none(st.integers(1, 1 << 30).map(lambda size: f"{size}B")),
+    connections=st.one_of(st.just("auto"), COUNTS),
+    memory=st.one_of(st.just("auto"), SIZES),
+)
 SERVICE = mapping(
     retries=RETRIES,
     outlier_detection=OUTLIER_DETECTION,
@@ -98,13 +105,14 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @settings(max_examples=200, deadline=None)
-@given(SERVICE, SERVICE)
+@given(SERVICE, SERVICE, FILE_LIMITS)
 def test_what_is_shown_loads_to_the_same(
-    file: Path, service: dict[str, object], defaults: dict[str, object]
+    file: Path, service: dict[str, object], defaults: dict[str, object], limits: dict[str, object]
 ) -> None:
     inherited = {key: value for key, value in defaults.items() if key not in ("endpoints", "health")}
     written = {
         "defaults": inherited,
+        "limits": limits,
         "listeners": {"web": {"bind": ":1", "service": "a"}},
         "services": {"a": {"endpoints": [], **service}},
     }
@@ -114,4 +122,5 @@ def test_what_is_shown_loads_to_the_same(
     file.write_text(json.dumps(shown))
     again = load(file, env={}).config
     assert again.services == first.services
+    assert again.limits == first.limits
     assert as_public_dict(again) == shown

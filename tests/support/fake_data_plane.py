@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fastmesh.errors import StartError
 from fastmesh.model import Address, Config, Given
+from fastmesh.model.ceilings import Ceilings
 from fastmesh.model.stats import (
     EndpointStats,
     Histogram,
@@ -27,6 +28,7 @@ from fastmesh.model.stats import (
 )
 from fastmesh.registry import changes
 
+NO_CEILINGS = Ceilings()
 EMPTY = Histogram("hdr", b"")
 EMPTY_SMALL = Histogram("small", b"")
 
@@ -46,10 +48,16 @@ class FakeDataPlane:
     `may_eject` what `eject` does."""
 
     def __init__(
-        self, *, workers: int, connection_limit: int, given: Mapping[str, Given] | None = None
+        self,
+        *,
+        workers: int,
+        connection_limit: int,
+        ceilings: Ceilings = NO_CEILINGS,
+        given: Mapping[str, Given] | None = None,
     ) -> None:
         self.workers = workers
         self.connection_limit = connection_limit
+        self.ceilings = ceilings
         self.calls: list[str] = []
         self.config: Config | None = None
         self.resolved: Mapping[str, tuple[Address, ...]] = {}

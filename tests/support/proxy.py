@@ -213,6 +213,11 @@ class Proxy:
     def wait_log(self, text: str, *, within: float = 5.0) -> None:
         eventually(lambda: text in self.stderr, f"{text!r} in the log:\n{self.stderr[-2000:]}", within=within)
 
+    def cpu_seconds(self) -> float:
+        """What the process has used of CPUs by now."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def resident_bytes(self) -> int:
         """Resident memory; 0 under AddressSanitizer, which keeps what was freed in quarantine."""
         if os.environ.get("FASTMESH_SANITIZED") == "address":

@@ -56,6 +56,7 @@ class Rig:
         listener: dict[str, Any] | None = None,
         origins: int = 1,
         service: dict[str, Any] | None = None,
+        under: tuple[str, ...] = (),
         **top: Any,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="fastmesh-rig-")
@@ -82,7 +83,7 @@ class Rig:
             },
             **top,
         }
-        self.proxy = Proxy(self.folder, self.config)
+        self.proxy = Proxy(self.folder, self.config, under=under)
         self._second: Client | None = None
 
     def start(self) -> Rig:

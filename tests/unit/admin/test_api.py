@@ -11,7 +11,14 @@ from fastmesh.health import EndpointHealth, Past, Result, ServiceHealth
 from fastmesh.model import Admin
 from support.admin_api import AT, FakeControl, running_api
 
-READABLE = ("/api/v1/config", "/api/v1/listeners", "/api/v1/services", "/api/v1/latency", "/api/v1/workers")
+READABLE = (
+    "/api/v1/config",
+    "/api/v1/listeners",
+    "/api/v1/services",
+    "/api/v1/latency",
+    "/api/v1/workers",
+    "/api/v1/overload",
+)
 
 
 @pytest.mark.trio

@@ -2,11 +2,14 @@
 
 import json
 
+from msgspec import structs
+
 from fastmesh.admin import views
 from fastmesh.admin.control import ReloadOutcome
 from fastmesh.errors import Problem
 from fastmesh.health import EndpointHealth, Past, Result, ServiceHealth
 from fastmesh.model import Admin, Config
+from fastmesh.model.stats import OverloadStats, ResourceStats
 from support.admin_api import AT, FakeControl, example_config
 
 
@@ -28,6 +31,30 @@ def test_secrets_and_the_token_are_masked():
 
 def test_a_secret_within_a_secret_is_masked_whole():
     assert views.mask(["xabcdefx", 3], ("cdef", "abcdef", "")) == ["x***x", 3]
+
+
+def test_what_is_used_and_what_may_be():
+    stats = structs.replace(
+        FakeControl().stats(),
+        overload=OverloadStats(
+            (
+                ResourceStats("connections", 93, 100, 1, 4),
+                ResourceStats("descriptors", 7, 0),
+                ResourceStats("memory", 1, 3, 0),
+            ),
+            closed_clients=5,
+            closed_endpoints=6,
+        ),
+    )
+    assert views.overload_view(stats) == {
+        "level": 1,
+        "resources": {
+            "connections": {"used": 93, "limit": 100, "share": 0.93, "level": 1},
+            "descriptors": {"used": 7, "limit": None, "share": None, "level": 0},
+            "memory": {"used": 1, "limit": 3, "share": 0.3333, "level": 0},
+        },
+        "closed": {"clients": 5, "endpoints": 6},
+    }
 
 
 def test_services_show_their_endpoints_and_resolved_names():

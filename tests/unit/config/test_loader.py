@@ -4,6 +4,8 @@ import gc
 import math
 import time
 
+import pytest
+
 from fastmesh.config import load
 from fastmesh.model import (
     AccessLog,
@@ -54,7 +56,7 @@ trusted_proxies: [10.0.0.0/8, 192.168.1.1, "2001:DB8::/32", 10.0.0.0/8]
 drain: {delay: 1s, timeout: none}
 access_log: {format: combined}
 log: {level: debug}
-limits: {body: 1MiB, connections: 10}
+limits: {body: 1MiB, connections: 10, memory: 256MiB, min_rate: 1KiB}
 """
         + MINIMAL
     ).config
@@ -63,6 +65,23 @@ limits: {body: 1MiB, connections: 10}
     assert (config.drain.delay, config.drain.timeout) == (1.0, math.inf)
     assert config.access_log == AccessLog("stdout", "combined")
     assert (config.limits.body, config.limits.connections) == (1 << 20, 10)
+    assert (config.limits.memory, config.limits.min_rate) == (256 << 20, 1024)
+
+
+@pytest.mark.parametrize(
+    ("written", "memory", "min_rate"),
+    [
+        ("{}", None, 240),
+        ("{memory: auto, min_rate: none}", None, None),
+        ("{memory: 16MiB, min_rate: 1B}", 16 << 20, 1),
+        ("{memory: 1GiB, min_rate: 1GiB}", 1 << 30, 1 << 30),
+    ],
+)
+def test_what_the_process_and_slow_clients_may_use(
+    folder: Folder, written: str, memory: int | None, min_rate: int | None
+) -> None:
+    limits = folder.load(f"limits: {written}\n" + MINIMAL).config.limits
+    assert (limits.memory, limits.min_rate) == (memory, min_rate)
 
 
 TEN_MISTAKES = """\

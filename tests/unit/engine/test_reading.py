@@ -78,6 +78,9 @@ class Counters:
         self.ejections: dict[int, tuple[int, int, int, int]] = {}
         self.listeners: dict[int, tuple[int, int, int, int]] = {}
 
+    def overload(self) -> tuple[Any, ...]:
+        return (((1, 10), (2, 0), (3, 0), (0, 0)), ((0, 0), (0, 0), (0, 0)), (4, 5))
+
     def pair(self, number: int) -> tuple[dict[int, int], bytes] | None:
         return self.pairs.get(number)
 

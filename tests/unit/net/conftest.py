@@ -65,6 +65,7 @@ class Bench:
             link.peer.close()
         live = self.net.live
         assert (live["connections"], live["buffers"]) == (0, 0), live
+        assert live["descriptors"] == 2 * live["pipes"], live
         assert self.net.free_pipes == 64
 
 

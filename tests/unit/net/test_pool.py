@@ -14,7 +14,7 @@ from fastmesh._native.net import _t_net as net
 from fastmesh.engine.numbering import pack_address
 from fastmesh.model import Address
 
-REFUSED, TIMEOUT = 30, 31
+OVERLOADED, REFUSED, TIMEOUT = 23, 30, 31
 DRAINING = 1 << 33
 ROOM = 1 << 20
 
@@ -114,7 +114,69 @@ def test_agrees_with_a_list(it: Any, seed: int, most: int) -> None:
     assert set(closed) == set(names) - set(idle) - set(leased)
 
 
+CONNECTIONS, DESCRIPTORS, MEMORY = range(3)
+
+
+@pytest.mark.parametrize("short", [DESCRIPTORS, MEMORY])
+def test_nothing_is_kept_while_descriptors_or_memory_are_short(it: Any, short: int) -> None:
+    names, peers = connections(it, 2)
+    it.strain(short, 1)
+    it.put(names[0], ROOM, 1000)
+    assert is_closed(peers[0])
+    it.strain(short, 0)
+    it.put(names[1], ROOM, 1000)
+    assert it.take() == names[1]
+
+
+def test_connections_of_clients_are_not_those_of_endpoints(it: Any) -> None:
+    (name,), _ = connections(it, 1)
+    it.strain(CONNECTIONS, 2)
+    it.put(name, ROOM, 1000)
+    assert it.take() == name
+
+
+def test_idle_ones_make_room_the_oldest_first(it: Any) -> None:
+    names, peers = connections(it, 5)
+    for name in names[:4]:
+        it.put(name, ROOM, 1000)
+    assert it.shed(3) == 3
+    assert [is_closed(peer) for peer in peers] == [True, True, True, False, False]
+    assert it.shed(3) == 1
+    assert it.pool == (0, 1)
+
+
+def test_pools_that_are_empty_are_not_searched_again_at_once(it: Any) -> None:
+    (name,), _ = connections(it, 1)
+    assert it.shed(1) == 0
+    it.put(name, ROOM, 1000)
+    assert it.shed(1) == 0
+    it.set_clock(1_000_100)
+    assert it.shed(1) == 1
+
+
 # ---------------------------------------------------------------- opening
+
+
+def test_an_idle_connection_makes_room_for_a_new_one(it: Any, tmp_path: Path) -> None:
+    """The workers may have no more descriptors: the rest is the control plane's."""
+    names, peers = connections(it, 2)
+    it.put(names[0], ROOM, 1000)
+    it.limit_descriptors(2)
+    path = str(tmp_path / "endpoint")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        name = it.open(pack_address(Address("unix", path=path)))
+        assert name > 0
+        assert is_closed(peers[0])
+        assert not is_closed(peers[1])
+        assert it.live["descriptors"] == 2
+        assert it.open(pack_address(Address("unix", path=path))) == -OVERLOADED
+        it.close_upstream(name)
+        it.set_clock(1_000_000 + 5000)
+        name = it.open(pack_address(Address("unix", path=path)))
+        assert name > 0
+        it.close_upstream(name)
 
 
 def test_opening_is_counted(it: Any, tmp_path: Path) -> None:

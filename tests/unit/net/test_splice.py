@@ -112,3 +112,21 @@ def test_pipes_are_bounded(it: Any) -> None:
     assert [it.fill(source.name, sink.name, 1) for sink in sinks] == [1] * PIPES + [None]
     assert it.drain(sinks[0].name) == 1
     assert it.fill(source.name, sinks[PIPES].name, 1) == 1
+
+
+def test_no_new_pipe_while_descriptors_are_short(it: Any) -> None:
+    """The caller copies then. One that is there serves on, and an empty one goes."""
+    source, sink, other = it.tcp(), it.tcp(), it.tcp()
+    source.peer.sendall(b"0123456789")
+    assert it.fill(source.name, sink.name, 4) == 4
+    it.strain(1, 1)
+    assert it.fill(source.name, other.name, 4) is None
+    it.shed_pipes()
+    assert it.live["pipes"] == 1, "there are bytes in it"
+    assert it.drain(sink.name) == 1
+    assert sink.peer.recv(100) == b"0123"
+    it.shed_pipes()
+    assert it.live["pipes"] == 0
+    it.strain(1, 0)
+    assert it.fill(source.name, other.name, 4) == 4
+    assert it.drain(other.name) == 1

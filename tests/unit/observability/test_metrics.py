@@ -15,7 +15,9 @@ from fastmesh.model.stats import (
     EndpointStats,
     Histogram,
     ListenerStats,
+    OverloadStats,
     PairStats,
+    ResourceStats,
     ServiceStats,
     Stats,
     WorkerStats,
@@ -49,6 +51,17 @@ def checked(healthy, unhealthy=(), **results):
     return ServiceHealth(False, len(healthy), results, endpoints)
 
 
+OVERLOAD = OverloadStats(
+    (
+        ResourceStats("connections", 93, 100, 1),
+        ResourceStats("descriptors", 7, 0),
+        ResourceStats("memory", 3 << 20, 4 << 20),
+    ),
+    closed_clients=5,
+    closed_endpoints=6,
+)
+
+
 def stats(endpoints=(), duration=None):
     duration = duration or recorded("hdr", [])
     return Stats(
@@ -60,6 +73,7 @@ def stats(endpoints=(), duration=None):
         errors={"no_route": 2},
         access_lines_dropped=7,
         generation=4,
+        overload=OVERLOAD,
     )
 
 
@@ -160,6 +174,21 @@ def test_the_rest_of_many_endpoints_is_summed():
     }
     assert found['fastmesh_endpoint_up{service="s",endpoint="other"}'] == 2
     assert found['fastmesh_endpoint_up{service="t",endpoint="other"}'] == 0
+
+
+def test_what_is_used_of_what_may_be():
+    found = samples(MetricsRenderer().render(stats(), ReloadCounts()))
+    level, ratio = "fastmesh_overload_level", "fastmesh_resource_usage_ratio"
+    assert found[level + '{resource="connections"}'] == 1
+    assert found[level + '{resource="memory"}'] == 0
+    assert found[ratio + '{resource="connections"}'] == 0.93
+    assert found[ratio + '{resource="descriptors"}'] == 0
+    assert found[ratio + '{resource="memory"}'] == 0.75
+    assert found["fastmesh_connections_limit"] == 100
+    assert found["fastmesh_memory_limit_bytes"] == 4 << 20
+    assert "fastmesh_descriptors_limit" not in found, "there is none"
+    assert found['fastmesh_overload_closed_total{side="client"}'] == 5
+    assert found['fastmesh_overload_closed_total{side="endpoint"}'] == 6
 
 
 def test_checks_and_ejections():

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+from fastmesh.model.ceilings import MemoryGroup
 from fastmesh.supervisor import resources
-from fastmesh.supervisor.resources import connection_limit
+from fastmesh.supervisor.resources import MIB, connection_limit
 
 V2_MOUNT = "30 23 0:26 {root} {point} rw,nosuid shared:4 - cgroup2 cgroup2 rw\n"
 V1_MOUNT = "31 23 0:27 {root} {point} rw shared:5 - cgroup cgroup rw,{controllers}\n"
@@ -104,12 +105,75 @@ def test_nonsense_is_no_limit(tree):
     assert resources.cgroup_cpus(tree.proc) is None
 
 
+def test_v2_slows_a_process_down_before_it_ends_it(tree):
+    tree.mount_v2("/a")
+    tree.write("a/memory.max", "4194304")
+    tree.write("a/memory.high", "3145728")
+    assert resources.cgroup_memory(tree.proc) == 3145728
+
+
+def test_the_group_that_is_watched_is_the_tightest(tree):
+    tree.mount_v2("/a/b")
+    tree.write("a/b/memory.max", "max")
+    tree.write("a/memory.max", "1048576")
+    tree.write("memory.max", "2097152")
+    ceilings = resources.ceilings(descriptors=20_000, workers=2, proc=tree.proc)
+    folder = tree.groups / "a"
+    assert ceilings.group == MemoryGroup(
+        "v2", 1048576, str(folder / "memory.current"), str(folder / "memory.stat")
+    )
+    assert ceilings.memory == 1048576
+
+
+def test_the_group_of_v1_that_is_watched(tree):
+    tree.mount_v1("/box")
+    tree.write("memory/box/memory.limit_in_bytes", "2097152")
+    tree.write("memory/memory.limit_in_bytes", "9223372036854771712")
+    ceilings = resources.ceilings(descriptors=20_000, workers=2, proc=tree.proc)
+    folder = tree.groups / "memory/box"
+    assert ceilings.group == MemoryGroup(
+        "v1", 2097152, str(folder / "memory.usage_in_bytes"), str(folder / "memory.stat")
+    )
+
+
+@pytest.mark.parametrize("limit", ["9223372036854771712", None])
+def test_a_group_that_allows_more_than_there_is_limits_nothing(tree, limit):
+    tree.mount_v1("/box")
+    if limit is not None:
+        tree.write("memory/box/memory.limit_in_bytes", limit)
+    ceilings = resources.ceilings(descriptors=20_000, workers=2, proc=tree.proc)
+    assert ceilings.group is None
+    assert ceilings.memory == 8_000_000 * 1024
+
+
+@pytest.mark.parametrize(
+    ("allowed", "workers", "left"),
+    [(1_000_000, 4, 1_000_000 - 384 - 4), (1024, 1, 1024 - 256 - 1), (256, 2, 256 - 64 - 2), (70, 2, 32)],
+)
+def test_descriptors_are_kept_for_the_control_plane(tree, allowed, workers, left):
+    assert resources.ceilings(descriptors=allowed, workers=workers, proc=tree.proc).descriptors == left
+
+
+def test_a_limit_of_memory_that_is_used_up_at_the_start_is_told(tree):
+    page = os.sysconf("SC_PAGE_SIZE")
+    (tree.proc / "self/statm").write_text(f"90000 {40 * MIB // page} 1000 1 0 2000 0\n")
+    assert resources.memory_warning(None, tree.proc) == ""
+    assert resources.memory_warning(50 * MIB, tree.proc) == ""
+    warning = resources.memory_warning(32 * MIB, tree.proc)
+    assert warning.startswith("limits.memory is 32MiB, of which 40MiB are in use before the first request")
+    assert warning.endswith("set it to 50MiB or more")
+
+
+def test_what_is_resident_now():
+    assert MIB < resources.resident_memory() < resources.available_memory()
+
+
 GIB = 1 << 30
 
 
 def test_connections_follow_descriptors():
     limit = connection_limit(None, descriptors=10_000, memory=64 * GIB, workers=2)
-    assert limit.connections == (10_000 - 64 - 96) // 2
+    assert limit.connections == (10_000 - 384 - 96) // 2
     assert not limit.warning
 
 
@@ -127,7 +191,7 @@ def test_a_wish_within_the_limits_is_taken():
 
 def test_too_few_descriptors_lower_the_limit_and_say_what_to_do():
     limit = connection_limit(5000, descriptors=1024, memory=GIB, workers=2)
-    assert limit.connections == (1024 - 64 - 96) // 2
+    assert limit.connections == (1024 - 256 - 96) // 2
     assert "limits.connections is 5000" in limit.warning
     assert "LimitNOFILE" in limit.warning
     tiny = connection_limit(None, descriptors=100, memory=GIB, workers=8)

@@ -17,6 +17,22 @@ cdef enum:
     LINGER_BYTES = 16777216  # an upload in full flight must get to read why it was refused
     ACCEPT_RETRY_MS = 100  # after EMFILE
 
+    LOOK_MS = 100  # how often a worker looks at what is used, at most
+    LOOK_GROUP_MS = 1000  # the kernel adds up a control group's memory anew for each look
+    SHORT_FROM = 92  # percent of a resource; it ends 2 below
+    FULL_FROM = 97
+    LEVEL_MARGIN = 2
+    SHORTAGE_MS = 1000  # so long descriptors count as short after there was none
+    ACCEPTS_WHEN_SHORT = 16  # each ACCEPT_PACE_MS
+    ACCEPT_PACE_MS = 20
+    SHED_SCAN = 4096  # connections that one look passes over, in search of those to close
+    SHED_MOST = 256  # closed by one look
+    SHED_SCAN_ACCEPT = 256  # the same for one new client
+    SHED_IDLE_MS = 1000  # clients that are idle for less are left
+    SHED_HEAD_MS = 2000  # the time for a head
+    SHED_POOLED = 64  # idle connections to endpoints, closed by one look
+    TRIM_MS = 1000
+
     RETRIES_LEAST = 3  # in flight, whatever the budget
     RETRY_WAIT_MS = 250  # for the budget, while another endpoint is left; and RETRY_WAIT_TIMES the usual time
     RETRY_WAIT_TIMES = 4

@@ -8,7 +8,7 @@ from libc.string cimport memcpy, memset
 from posix.stdlib cimport posix_memalign
 
 from fastmesh._native.base.errors cimport FM_ERROR_LIMIT, fm_error_info
-from fastmesh._native.base.slab cimport pend_len
+from fastmesh._native.base.slab cimport BUF_CLASSES, pend_len
 from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.base.timers cimport timer_is_armed
 from fastmesh._native.core.access_writer cimport access_writer_wake
@@ -16,6 +16,7 @@ from fastmesh._native.core.blocks cimport listener_free, listener_new, service_f
 from fastmesh._native.core.mailbox cimport COMMAND_FLAG_LEAVING, COMMAND_FLAG_SHARED, mailbox_post, mailbox_run
 from fastmesh._native.core.worker cimport worker_clock, worker_close_everything, worker_free, worker_init, worker_turn
 from fastmesh._native.net.health cimport health_eject, health_without_time
+from fastmesh._native.net.overload cimport overload_init
 from fastmesh._native.net.snap_t cimport listener_block_t, service_t, snap_t
 from fastmesh._native.net.table cimport table_get, table_set
 from fastmesh._native.net.worker_t cimport (
@@ -65,6 +66,7 @@ cdef class Worker:
         self.shared.workers = 1
         self.shared.all = &self.all_[0]
         self.shared.connection_limit = connection_limit
+        overload_init(&self.shared)
         self.shared.access_event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         if not worker_init(self.w, &self.shared, 0, epoll_create1(CLOEXEC), eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), seed):
             raise MemoryError
@@ -152,6 +154,53 @@ cdef class Worker:
 
     def drain(self):
         self.shared.draining = 1
+
+    # ------------------------------------------------------------ what may be used
+
+    def limit(self, uint64_t descriptors=0, uint64_t memory=0, uint64_t group=0, uint64_t connections=0):
+        """0: any number; of connections: as it is."""
+        if connections:
+            self.shared.connection_limit = connections
+        self.shared.descriptor_limit = descriptors
+        self.shared.memory_limit = memory
+        self.shared.group_limit = group
+
+    def watch_memory(self, int statm_fd, int group_used_fd=-1, int group_stat_fd=-1, bint v1=False):
+        """Files of 1-byte pages; the descriptors stay the caller's."""
+        self.shared.statm_fd = statm_fd
+        self.shared.group_used_fd = group_used_fd
+        self.shared.group_stat_fd = group_stat_fd
+        self.shared.group_is_v1 = v1
+        self.shared.page_bytes = 1
+
+    def pass_time(self, uint32_t ms):
+        """As if nothing had happened for so long: the next turn looks again at what is used."""
+        self.w.looked_ms = self.w.shortage_ms = self.w.pool_bare_ms = 0
+        self.shared.memory_at_ms = self.shared.group_at_ms = 0
+        self.age(ms)
+
+    def age(self, uint32_t ms):
+        """As if all that is idle had been so for so much longer."""
+        cdef uint32_t i, j
+        cdef conn_t *c
+        for i in range(self.w.conn_leaf_count):
+            for j in range(CONN_LEAF):
+                c = &self.w.conn_leaves[i][j]
+                if c.kind != CONN_FREE:
+                    c.idle_since_ms -= ms
+
+    def kept_buffers(self):
+        """How many wait for their next use."""
+        cdef uint32_t i
+        return sum([self.w.bufs.cached[i] for i in range(BUF_CLASSES)])
+
+    def overload(self):
+        """(connections, descriptors, resident bytes, bytes of the control group; the three levels; what was closed)"""
+        return (
+            (self.shared.connections, self.shared.descriptors, self.shared.memory_used, self.shared.group_used),
+            (self.w.strain[0], self.w.strain[1], self.w.strain[2]),
+            (self.w.shed_clients, self.w.shed_pooled),
+        )
 
     # ------------------------------------------------------------ turns
 
@@ -265,6 +314,7 @@ cdef class Worker:
             "exchanges": self.w.exchanges.live,
             "buffers": self.w.bufs.live,
             "pipes": self.w.pipes_live,
+            "descriptors": self.shared.descriptors - (0 if self.stopped else 1),
             "clients": self.shared.connections,
             "busy": self.w.busy,
         }

@@ -8,9 +8,11 @@ from libc.string cimport memset
 from fastmesh._native.base.errors cimport FM_ERROR_LIMIT, fm_error_info
 from fastmesh._native.base.hist cimport HIST_COUNTS, SMALL_HIST_COUNTS
 from fastmesh._native.base.slot_t cimport slot_t
+from fastmesh._native.net.overload cimport memory_measure
 from fastmesh._native.net.table cimport table_get
 from fastmesh._native.net.turn_t cimport SLOW_TURNS_KEPT, TURN_PHASES, slow_turn_t
 from fastmesh._native.net.worker_t cimport (
+    RESOURCES,
     TABLE_LEAF,
     TABLE_ROOT,
     endpoint_t,
@@ -26,6 +28,7 @@ from fastmesh._native.sys.atomics cimport (
     fm_load_relaxed_u32,
     fm_load_relaxed_u64,
 )
+from fastmesh._native.sys.os cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 
 cdef class Counters:
@@ -80,6 +83,37 @@ cdef class Counters:
                  fm_load_relaxed_u32(&slow.timers), fm_load_relaxed_u32(&slow.letters))
         # The next one that takes the place may be written just now, before it is counted
         return found if fm_load_acquire_u64(&w.slow_turns) < number + SLOW_TURNS_KEPT else None
+
+    def overload(self):
+        """Of connections, descriptors, memory, control group: (used, limit); of the first three: (level, how often it rose
+        from 0); clients and connections to endpoints that were closed to make room. A limit of 0 is none."""
+        cdef uint32_t i, resource, strains
+        cdef uint64_t closed_clients = 0, closed_pooled = 0
+        cdef uint64_t times[RESOURCES]
+        cdef uint32_t levels[RESOURCES]
+        cdef char work[16384]
+        cdef timespec now
+        clock_gettime(CLOCK_MONOTONIC, &now)
+        memory_measure(&self.shared, <uint64_t> now.tv_sec * 1000 + <uint64_t> now.tv_nsec // 1000000, work, sizeof(work))
+        memset(times, 0, sizeof(times))
+        memset(levels, 0, sizeof(levels))
+        for i in range(self.worker_count):
+            strains = fm_load_relaxed_u32(&self.workers[i].strains)
+            for resource in range(RESOURCES):
+                levels[resource] = max(levels[resource], (strains >> (8 * resource)) & 0xFF)
+                times[resource] += fm_load_relaxed_u64(&self.workers[i].shortages[resource])
+            closed_clients += fm_load_relaxed_u64(&self.workers[i].shed_clients)
+            closed_pooled += fm_load_relaxed_u64(&self.workers[i].shed_pooled)
+        return (
+            (
+                (fm_load_relaxed_u64(&self.shared.connections), self.shared.connection_limit),
+                (fm_load_relaxed_u64(&self.shared.descriptors), self.shared.descriptor_limit),
+                (fm_load_relaxed_u64(&self.shared.memory_used), fm_load_relaxed_u64(&self.shared.memory_limit)),
+                (fm_load_relaxed_u64(&self.shared.group_used), fm_load_relaxed_u64(&self.shared.group_limit)),
+            ),
+            tuple([(levels[i], times[i]) for i in range(RESOURCES)]),
+            (closed_clients, closed_pooled),
+        )
 
     def pair(self, uint32_t index):
         """(codes, counts) of a (listener, service) pair, or None before its first request."""

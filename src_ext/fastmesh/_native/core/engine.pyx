@@ -52,6 +52,7 @@ from fastmesh._native.net.health cimport (
     health_ramp_step,
     health_without_time,
 )
+from fastmesh._native.net.overload cimport overload_init
 from fastmesh._native.net.snap_t cimport MAX_WORKERS, block_ref_t, listener_block_t, service_t, snap_t
 from fastmesh._native.net.table cimport table_get, table_set
 from fastmesh._native.net.worker_t cimport (
@@ -68,6 +69,7 @@ from fastmesh._native.sys.atomics cimport (
     fm_load_acquire_u64,
     fm_load_relaxed_u64,
     fm_store_relaxed_u32,
+    fm_store_relaxed_u64,
     fm_store_release_ptr,
     fm_store_release_u32,
 )
@@ -159,6 +161,7 @@ cdef class Engine(Counters):
         memset(&self.shared, 0, sizeof(self.shared))
         self.shared.workers = workers
         self.shared.connection_limit = connection_limit
+        overload_init(&self.shared)
         self.shared.access_event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         self.dog_event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
         self.dog_report = <uint8_t *> calloc(1, REPORT_BYTES)
@@ -247,6 +250,23 @@ cdef class Engine(Counters):
     def control_stalls(self):
         """How often the control plane was late."""
         return fm_load_relaxed_u64(&self.dog.control_stalls)
+
+    def limit_descriptors(self, uint64_t limit):
+        """Before the workers run: how many they may have; 0: any number."""
+        self.shared.descriptor_limit = limit
+
+    def limit_memory(self, uint64_t resident, uint64_t group):
+        """Bytes that may be resident, and that the control group may use; 0: any number."""
+        fm_store_relaxed_u64(&self.shared.memory_limit, resident)
+        fm_store_relaxed_u64(&self.shared.group_limit, group)
+
+    def watch_memory(self, int statm_fd, int group_used_fd, int group_stat_fd, bint group_is_v1, uint32_t page_bytes):
+        """Before the workers run: what tells what is used (-1: it is not looked at). The descriptors stay the caller's."""
+        self.shared.statm_fd = statm_fd
+        self.shared.group_used_fd = group_used_fd
+        self.shared.group_stat_fd = group_stat_fd
+        self.shared.group_is_v1 = group_is_v1
+        self.shared.page_bytes = page_bytes
 
     def wake(self, uint32_t index):
         access_writer_wake(self.workers[index].event_fd)  # any eventfd

@@ -8,6 +8,7 @@ from libc.stdlib cimport free, malloc
 
 from fastmesh._native.base.limits cimport (
     EVENTS_PER_TURN,
+    LOOK_MS,
     OUT_BYTES,
     READY_PER_TURN,
     SCRATCH_BYTES,
@@ -45,6 +46,7 @@ from fastmesh._native.net.worker_t cimport (
     F_RDHUP,
     F_READABLE,
     F_READY,
+    PRESSURE_NONE,
     TABLE_LEAF,
     TABLE_ROOT,
     U_IDLE,
@@ -59,6 +61,7 @@ from fastmesh._native.net.worker_t cimport (
 from fastmesh._native.proxy.admission cimport waiting_run
 from fastmesh._native.proxy.events cimport conn_event, conn_timeout
 from fastmesh._native.proxy.exchange_t cimport xchg_t
+from fastmesh._native.proxy.shed cimport worker_look
 from fastmesh._native.sys.atomics cimport (
     fm_likely,
     fm_load_acquire_ptr,
@@ -254,12 +257,16 @@ cdef inline void worker_turn(worker_t *w) noexcept nogil:
     cdef int32_t count, i
     if w.waiting != NULL and w.shared.workers > 1 and (wait_ms < 0 or wait_ms > WAITING_POLL_MS):
         wait_ms = WAITING_POLL_MS
+    if fm_unlikely(w.pressure != PRESSURE_NONE) and (wait_ms < 0 or wait_ms > LOOK_MS):
+        wait_ms = LOOK_MS  # without a client that stirs, its end would not be noticed
     count = epoll_wait(w.epoll_fd, w.events, EVENTS_PER_TURN, wait_ms)
     worker_clock(w)
     turn_begin(w, count if count > 0 else 0)
     worker_adopt(w)
     for i in range(count):
         worker_note(w, &w.events[i])
+    if fm_unlikely(w.now_ms - w.looked_ms >= LOOK_MS):
+        worker_look(w)
     for i in range(count):
         worker_dispatch(w, &w.events[i])
     worker_run_ready(w)

@@ -38,6 +38,7 @@ from fastmesh._native.net.health cimport (
     health_ramp_begin,
     health_ramp_step,
 )
+from fastmesh._native.net.overload cimport level_of, memory_measure, overload_init, share_of
 from fastmesh._native.net.pool cimport (
     connect_error,
     flight_begin,
@@ -46,13 +47,14 @@ from fastmesh._native.net.pool cimport (
     pool_learn,
     pool_put,
     pool_saw_close,
+    pool_shed,
     pool_take,
     upstream_close,
     upstream_open,
     upstream_reset,
 )
 from fastmesh._native.net.snap_t cimport UNLIMITED, block_drop, block_ref_t, block_take, range_t, service_t
-from fastmesh._native.net.splice cimport pipe_take, pipes_close, pipes_init, splice_fill, splice_flush
+from fastmesh._native.net.splice cimport pipe_take, pipes_close, pipes_init, pipes_shed, splice_fill, splice_flush
 from fastmesh._native.net.stats cimport endpoint_of, listener_stats, pair_stats, service_stats
 from fastmesh._native.net.table cimport table_free_leaves, table_get, table_set
 from fastmesh._native.net.worker_t cimport (
@@ -130,6 +132,41 @@ def local_of(int fd):
     return c.local_address.family, (<char *> c.local_address.ip)[:16], c.local_address.port
 
 
+# ---------------------------------------------------------------- overload
+
+def levels(uint64_t limit, list used not None):
+    """The level after each of these numbers, one after the other."""
+    cdef uint8_t level = 0
+    found = []
+    for number in used:
+        level = level_of(number, limit, level)
+        found.append(level)
+    return found
+
+
+def share(uint64_t limit, uint32_t percent):
+    return share_of(limit, percent)
+
+
+cdef class Memory:
+    """What is measured of memory, from files of any kind; -1: there is none."""
+    cdef shared_t shared
+
+    def __cinit__(self, int statm_fd=-1, int group_used_fd=-1, int group_stat_fd=-1, bint v1=False, uint32_t page_bytes=4096):
+        overload_init(&self.shared)
+        self.shared.statm_fd = statm_fd
+        self.shared.group_used_fd = group_used_fd
+        self.shared.group_stat_fd = group_stat_fd
+        self.shared.group_is_v1 = v1
+        self.shared.page_bytes = page_bytes
+
+    def measure(self, uint64_t now_ms):
+        """(resident, of the control group), in bytes, as they are known then."""
+        cdef char work[8192]
+        memory_measure(&self.shared, now_ms, work, sizeof(work))
+        return self.shared.memory_used, self.shared.group_used
+
+
 # ---------------------------------------------------------------- a worker
 
 cdef enum: MAX_ENDPOINTS = 16
@@ -155,6 +192,7 @@ cdef class Net:
         memset(memory, 0, sizeof(worker_t))
         self.w = <worker_t *> memory
         self.shared.workers = workers
+        overload_init(&self.shared)
         self.w.shared = &self.shared
         self.w.epoll_fd = epoll_create1(0o2000000)
         self.w.now_ms = 1000000
@@ -290,7 +328,8 @@ cdef class Net:
 
     @property
     def live(self):
-        return {"connections": self.w.conns_live, "buffers": self.w.bufs.live, "pipes": self.w.pipes_live}
+        return {"connections": self.w.conns_live, "buffers": self.w.bufs.live, "pipes": self.w.pipes_live,
+                "descriptors": self.shared.descriptors}
 
     @property
     def table_size(self):
@@ -313,6 +352,9 @@ cdef class Net:
     @property
     def free_pipes(self):
         return self.w.pipe_free_count
+
+    def shed_pipes(self):
+        pipes_shed(self.w)
 
     # the pool of one endpoint
 
@@ -358,6 +400,16 @@ cdef class Net:
 
     def reset_upstream(self, uint64_t name):
         upstream_reset(self.w, self.conn(name))
+
+    def shed(self, uint32_t most):
+        return pool_shed(self.w, most)
+
+    def strain(self, uint32_t resource, uint8_t level):
+        self.w.strain[resource] = level
+        self.w.pressure = max(self.w.strain[0], self.w.strain[1], self.w.strain[2])
+
+    def limit_descriptors(self, uint64_t limit):
+        self.shared.descriptor_limit = limit
 
     def close_pool(self):
         pool_close_all(self.w, self.ep)

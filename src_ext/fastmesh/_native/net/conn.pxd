@@ -30,7 +30,7 @@ from fastmesh._native.net.worker_t cimport (
     pipe_t,
     worker_t,
 )
-from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_likely, fm_unlikely
+from fastmesh._native.sys.atomics cimport fm_add_relaxed_u64, fm_bump_u64, fm_likely, fm_unlikely
 from fastmesh._native.sys.os cimport (
     EAGAIN,
     EINTR,
@@ -87,6 +87,14 @@ cdef inline bint conn_table_grow(worker_t *w) noexcept nogil:
     return True
 
 
+cdef inline void descriptors_count(worker_t *w, uint64_t by) noexcept nogil:
+    """So many more are in use (or fewer: modulo 2^64)."""
+    if w.shared.workers == 1:
+        fm_bump_u64(&w.shared.descriptors, by)
+    else:
+        fm_add_relaxed_u64(&w.shared.descriptors, by)
+
+
 cdef inline conn_t *conn_of(worker_t *w, uint64_t event_data) noexcept nogil:
     """The connection of an event, or NULL when it has gone since."""
     cdef uint32_t index = <uint32_t> event_data
@@ -113,6 +121,7 @@ cdef inline conn_t *conn_new(worker_t *w, int32_t fd, uint8_t kind, uint8_t stat
     c.kind = kind
     c.state = state
     fm_bump_u64(&w.conns_live, 1)
+    descriptors_count(w, 1)
     return c
 
 
@@ -141,6 +150,7 @@ cdef inline void pipe_give_back(worker_t *w, pipe_t *pipe) noexcept nogil:
         pipe.write_fd = -1
         pipe.held = 0
         fm_bump_u64(&w.pipes_live, <uint64_t> -1)
+        descriptors_count(w, <uint64_t> -2)
     w.pipe_free[w.pipe_free_count] = number
     w.pipe_free_count += 1
 
@@ -151,6 +161,7 @@ cdef inline void conn_close(worker_t *w, conn_t *c) noexcept nogil:
         return
     c.state = CONN_CLOSED
     timer_cancel(&w.wheel, &c.timer)
+    descriptors_count(w, <uint64_t> -1)
     if c.fd >= 0:
         close(c.fd)
         c.fd = -1

@@ -14,10 +14,12 @@ from fastmesh._native.base.limits cimport (
     IDLE_MARGIN_MS,
     IDLE_SEEN_APART_MS,
     IDLE_SEEN_LEAST_MS,
+    LOOK_MS,
     UNACKNOWLEDGED_MS,
 )
 from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.net.conn cimport conn_close, conn_new, conn_register, conn_reset, conn_timer
+from fastmesh._native.net.overload cimport descriptors_are_out, overload_no_descriptor
 from fastmesh._native.net.snap_t cimport UNLIMITED, service_t
 from fastmesh._native.net.stats cimport service_stats, service_usage
 from fastmesh._native.net.worker_t cimport (
@@ -26,6 +28,11 @@ from fastmesh._native.net.worker_t cimport (
     F_ERROR,
     F_FRESH,
     F_RDHUP,
+    PRESSURE_NONE,
+    RESOURCE_DESCRIPTORS,
+    RESOURCE_MEMORY,
+    TABLE_LEAF,
+    TABLE_ROOT,
     U_IDLE,
     conn_t,
     endpoint_t,
@@ -78,6 +85,24 @@ cdef inline int32_t connect_error(int number) noexcept nogil:
     return FM_E_CONNECT_REFUSED
 
 
+cdef inline int upstream_socket(worker_t *w, int family, int32_t *error) noexcept nogil:
+    """A descriptor, or -1 and ``error``. When there is none left, an idle connection to an endpoint makes room for it."""
+    cdef int fd, again
+    for again in range(2):
+        if not descriptors_are_out(w):
+            fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+            if fd >= 0:
+                return fd
+            if errno != EMFILE and errno != ENFILE:
+                error[0] = FM_E_NO_MEMORY
+                return -1
+        overload_no_descriptor(w)
+        if again or pool_shed(w, 1) == 0:
+            break
+    error[0] = FM_E_OVERLOADED  # ours, not the endpoint's: it must not be marked down for it
+    return -1
+
+
 cdef inline conn_t *upstream_open(worker_t *w, endpoint_t *ep, uint8_t kind, uint8_t state, int32_t *error) noexcept nogil:
     """A connection under way to the endpoint, registered, in ``state``; or NULL and ``error`` (FM_E_…, positive)."""
     cdef slot_t *slot = ep.slot
@@ -86,10 +111,8 @@ cdef inline conn_t *upstream_open(worker_t *w, endpoint_t *ep, uint8_t kind, uin
     cdef unsigned int unacknowledged_ms = UNACKNOWLEDGED_MS
     cdef conn_t *u
     cdef service_stats_t *stats
-    cdef int fd = socket(address.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+    cdef int fd = upstream_socket(w, address.sa_family, error)
     if fd < 0:
-        # Ours, not the endpoint's: it must not be marked down for it
-        error[0] = FM_E_OVERLOADED if errno == EMFILE or errno == ENFILE else FM_E_NO_MEMORY
         return NULL
     if address.sa_family != AF_UNIX:
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
@@ -218,10 +241,18 @@ cdef inline bint pool_has_too_many(worker_t *w, const service_t *service) noexce
     return service_usage(w, service.index).connections > service.limit_connections
 
 
+cdef inline bint pool_is_closed(const worker_t *w) noexcept nogil:
+    """Descriptors or memory are short, and so nothing is kept for later."""
+    return w.strain[RESOURCE_DESCRIPTORS] != PRESSURE_NONE or w.strain[RESOURCE_MEMORY] != PRESSURE_NONE
+
+
 cdef inline void pool_put(worker_t *w, conn_t *u, const service_t *service) noexcept nogil:
     """A connection whose exchange ended cleanly; the oldest is closed when the endpoint has ``keepalive`` already."""
     cdef endpoint_t *ep = u.endpoint
     cdef uint32_t keep_ms = pool_keep_ms(w, u, service)
+    if fm_unlikely(w.pressure != PRESSURE_NONE) and pool_is_closed(w):
+        upstream_close(w, u)
+        return
     if service.keepalive == 0 or keep_ms == 0 or (fm_load_relaxed_u64(&ep.slot.health) >> 33) & 1 \
             or (service.limit_connections != UNLIMITED and pool_has_too_many(w, service)):
         upstream_close(w, u)
@@ -246,6 +277,31 @@ cdef inline void pool_put(worker_t *w, conn_t *u, const service_t *service) noex
 cdef inline void pool_close_all(worker_t *w, endpoint_t *ep) noexcept nogil:
     while ep.idle_first != NULL:
         upstream_close(w, ep.idle_first)
+
+
+cdef inline uint32_t pool_shed(worker_t *w, uint32_t most) noexcept nogil:
+    """Closes up to ``most`` idle connections of all endpoints, beginning where it ended the last time. How many."""
+    cdef uint32_t i = w.pool_cursor
+    cdef uint32_t passed = 0, closed = 0, step
+    cdef endpoint_t *ep
+    if w.now_ms < w.pool_bare_ms:
+        return 0
+    while passed < TABLE_ROOT * TABLE_LEAF and closed < most:
+        if w.endpoints.leaves[i // TABLE_LEAF] == NULL:
+            step = TABLE_LEAF - i % TABLE_LEAF
+        else:
+            step = 1
+            ep = <endpoint_t *> w.endpoints.leaves[i // TABLE_LEAF][i % TABLE_LEAF]
+            while ep != NULL and ep.idle_last != NULL and closed < most:
+                upstream_close(w, ep.idle_last)
+                closed += 1
+        passed += step
+        i = (i + step) % (TABLE_ROOT * TABLE_LEAF)
+    w.pool_cursor = i
+    fm_bump_u64(&w.shed_pooled, closed)
+    if closed == 0:
+        w.pool_bare_ms = w.now_ms + LOOK_MS
+    return closed
 
 
 # ---------------------------------------------------------------- what the policies look at

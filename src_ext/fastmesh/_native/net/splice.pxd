@@ -6,8 +6,17 @@ Owner worker only.
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from fastmesh._native.base.limits cimport PIPE_BYTES, PIPES_MAX, SPLICE_BYTES
-from fastmesh._native.net.conn cimport IO_AGAIN, IO_FAILED, pipe_give_back
-from fastmesh._native.net.worker_t cimport F_EOF, F_ERROR, F_READABLE, conn_t, pipe_t, worker_t
+from fastmesh._native.net.conn cimport IO_AGAIN, IO_FAILED, descriptors_count, pipe_give_back
+from fastmesh._native.net.worker_t cimport (
+    F_EOF,
+    F_ERROR,
+    F_READABLE,
+    PRESSURE_NONE,
+    RESOURCE_DESCRIPTORS,
+    conn_t,
+    pipe_t,
+    worker_t,
+)
 from fastmesh._native.sys.atomics cimport fm_bump_u64
 from fastmesh._native.sys.os cimport (
     EAGAIN,
@@ -35,14 +44,26 @@ cdef inline void pipes_init(worker_t *w) noexcept nogil:
     w.pipe_free_count = PIPES_MAX
 
 
+cdef inline void pipe_close(worker_t *w, pipe_t *pipe) noexcept nogil:
+    if pipe.read_fd >= 0:
+        close(pipe.read_fd)
+        close(pipe.write_fd)
+        pipe.read_fd = -1
+        fm_bump_u64(&w.pipes_live, <uint64_t> -1)
+        descriptors_count(w, <uint64_t> -2)
+
+
 cdef inline void pipes_close(worker_t *w) noexcept nogil:
     cdef uint32_t i
     for i in range(PIPES_MAX):
-        if w.pipes[i].read_fd >= 0:
-            close(w.pipes[i].read_fd)
-            close(w.pipes[i].write_fd)
-            w.pipes[i].read_fd = -1
-            fm_bump_u64(&w.pipes_live, <uint64_t> -1)
+        pipe_close(w, &w.pipes[i])
+
+
+cdef inline void pipes_shed(worker_t *w) noexcept nogil:
+    """Closes the pipes that nothing is in: descriptors are short."""
+    cdef uint32_t i
+    for i in range(w.pipe_free_count):
+        pipe_close(w, &w.pipes[w.pipe_free[i]])
 
 
 cdef inline pipe_t *pipe_take(worker_t *w) noexcept nogil:
@@ -53,13 +74,14 @@ cdef inline pipe_t *pipe_take(worker_t *w) noexcept nogil:
         return NULL
     pipe = &w.pipes[w.pipe_free[w.pipe_free_count - 1]]
     if pipe.read_fd < 0:
-        if pipe2(fds, O_NONBLOCK | O_CLOEXEC) != 0:
+        if w.strain[RESOURCE_DESCRIPTORS] != PRESSURE_NONE or pipe2(fds, O_NONBLOCK | O_CLOEXEC) != 0:
             return NULL
         # Refused beyond an unprivileged user's share; the default of 64 KiB serves then
         fcntl(fds[1], F_SETPIPE_SZ, <int> PIPE_BYTES)
         pipe.read_fd = fds[0]
         pipe.write_fd = fds[1]
         fm_bump_u64(&w.pipes_live, 1)
+        descriptors_count(w, 2)
     w.pipe_free_count -= 1
     return pipe
 

@@ -20,6 +20,17 @@ cdef enum:
     TABLE_LEAF = 256
     CONN_LEAF = 256
 
+cdef enum:  # RESOURCE_…
+    RESOURCE_CONNECTIONS = 0  # of clients
+    RESOURCE_DESCRIPTORS = 1
+    RESOURCE_MEMORY = 2
+    RESOURCES = 3
+
+cdef enum:  # PRESSURE_…
+    PRESSURE_NONE = 0
+    PRESSURE_SHORT = 1
+    PRESSURE_FULL = 2
+
 cdef enum conn_kind_t:
     CONN_FREE = 0
     CONN_LISTENER = 1
@@ -57,7 +68,7 @@ cdef enum conn_flag_t:
     F_CLOSE_AFTER_FLUSH = 1024
     F_LINGER_AFTER_FLUSH = 2048
     F_HEAD_BEGUN = 4096  # client: a part of a request head is in `input`
-    F_COUNTED = 16384  # upstream: counted in its service's connections
+    F_COUNTED = 16384  # upstream: counted in its service's connections; client: in those of all clients
     F_UNWATCHED = 32768  # listening sockets: the poller did not take it, for lack of memory
     F_OWED = 8192  # client: the end of an answer waits in `out`, which counts as busy
 
@@ -98,10 +109,10 @@ ctypedef struct conn_t:
     address_t local_address
     uint8_t client_ip_len
     char client_ip[47]
+    uint32_t idle_since_ms  # in the pool; a client: since the accept or its last answer, its head has begun, or it lingers
     # upstreams
     endpoint_t *endpoint  # borrows; counted in its `connections`
     uint32_t since_ms  # opened, in worker-clock milliseconds
-    uint32_t idle_since_ms  # of clients as well: since the accept, or the last answer
     conn_t *idle_next
     conn_t *idle_prev
 
@@ -198,11 +209,29 @@ ctypedef struct shared_t:
     uint32_t workers
     worker_t **all  # set once; a worker reads other workers' counters only
     table_t slots  # slot_t by slot number; written by the control thread before publication
-    uint64_t connection_limit
-    uint64_t connections  # shared, atomic
     int32_t access_event_fd
     uint32_t access_on  # shared, atomic
     uint32_t draining  # shared, atomic
+    # What may be used: see net/overload.pxd. Set before the workers run; a descriptor below 0 is not there
+    uint64_t connection_limit
+    uint64_t descriptor_limit  # of the workers; 0: none
+    int32_t statm_fd
+    int32_t group_used_fd
+    int32_t group_stat_fd
+    uint32_t page_bytes
+    uint8_t group_is_v1
+    # shared, atomic: control thread -> workers; 0: none
+    uint64_t memory_limit
+    uint64_t group_limit
+    # shared, atomic, and written so often that they stand apart from what each request reads
+    uint64_t _apart[8]
+    uint64_t connections
+    uint64_t descriptors  # of connections and pipes
+    uint64_t memory_used
+    uint64_t memory_at_ms  # when it was measured
+    uint64_t group_used
+    uint64_t group_at_ms
+    uint64_t trimmed_ms
 
 ctypedef struct worker_t:
     # set once
@@ -228,7 +257,18 @@ ctypedef struct worker_t:
     uint64_t pipes_live
     turn_t turn
     uint64_t now_us  # CLOCK_MONOTONIC of this turn
+    uint32_t strains  # `strain`, 8 bits each
+    uint64_t shortages[3]  # how often each resource became short
+    uint64_t shed_clients  # connections that were closed to make room
+    uint64_t shed_pooled
     # owner worker only
+    uint8_t pressure  # PRESSURE_…: the highest of `strain`
+    uint8_t strain[3]  # of each RESOURCE_…
+    uint32_t shed_cursor
+    uint32_t pool_cursor
+    uint64_t pool_bare_ms  # until then there is nothing to find in the pools
+    uint64_t shortage_ms  # until then descriptors are short, whatever the count says
+    uint64_t looked_ms
     snap_t *snap
     uint64_t now_ms
     uint64_t wall_us  # CLOCK_REALTIME of this turn

@@ -7,11 +7,21 @@ from libc.string cimport memcpy, memset
 
 from fastmesh._native.base.errors cimport (
     FM_E_NO_MEMORY,
+    FM_E_OVERLOADED,
     FM_E_PROXY_HEADER,
     FM_E_TOO_MANY_CONNECTIONS,
 )
-from fastmesh._native.base.limits cimport ACCEPT_RETRY_MS, ACCEPTS_PER_EVENT, PROXY_HEADER_BYTES
+from fastmesh._native.base.limits cimport (
+    ACCEPT_PACE_MS,
+    ACCEPT_RETRY_MS,
+    ACCEPTS_PER_EVENT,
+    ACCEPTS_WHEN_SHORT,
+    PROXY_HEADER_BYTES,
+    SHED_POOLED,
+    SHED_SCAN_ACCEPT,
+)
 from fastmesh._native.base.slab cimport pend_len, pend_reserve
+from fastmesh._native.base.timers cimport timer_is_armed
 from fastmesh._native.net.address cimport (
     address_in_ranges,
     address_of_sockaddr,
@@ -28,16 +38,22 @@ from fastmesh._native.net.conn cimport (
     conn_register_listener,
     conn_timer,
 )
+from fastmesh._native.net.overload cimport descriptors_are_out, overload_no_descriptor
+from fastmesh._native.net.pool cimport pool_shed
 from fastmesh._native.net.snap_t cimport PROTOCOL_HTTP, listener_block_t
 from fastmesh._native.net.stats cimport listener_stats
 from fastmesh._native.net.worker_t cimport (
     C_HEAD,
     C_PROXY_HEADER,
     CONN_CLIENT,
+    F_COUNTED,
     F_FRESH,
     F_READABLE,
     F_UNWATCHED,
     F_TRUSTED,
+    PRESSURE_FULL,
+    PRESSURE_NONE,
+    RESOURCE_MEMORY,
     conn_t,
     listener_stats_t,
     socket_t,
@@ -45,13 +61,16 @@ from fastmesh._native.net.worker_t cimport (
 )
 from fastmesh._native.proto.proxyproto cimport pp_parse
 from fastmesh._native.proto.proxyproto_t cimport PP_INET, PP_INET6, pp_addr_t
-from fastmesh._native.proxy.answer cimport client_close, client_refuse
+from fastmesh._native.proxy.answer cimport client_close, client_refuse, client_uncount
 from fastmesh._native.proxy.relay cimport relay_begin
+from fastmesh._native.proxy.shed cimport clients_shed, place_for_client
 from fastmesh._native.sys.atomics cimport fm_add_relaxed_u64, fm_bump_u64, fm_unlikely
 from fastmesh._native.sys.os cimport (
     EAGAIN,
     ECONNABORTED,
     EINTR,
+    EMFILE,
+    ENFILE,
     EPROTO,
     SOCK_CLOEXEC,
     SOCK_NONBLOCK,
@@ -124,12 +143,34 @@ cdef inline void client_read_proxy_header(worker_t *w, conn_t *c) noexcept nogil
         return
 
 
+cdef inline int32_t client_admit(worker_t *w, conn_t *c, bint is_http) noexcept nogil:
+    """Counts a new client: 0, or why there is no place for it (FM_E_…, positive). Without memory a request is told so, but a
+    relay could not even be told."""
+    cdef bint has_place = place_for_client(w)
+    c.flags |= F_COUNTED
+    if fm_add_relaxed_u64(&w.shared.connections, 1) >= w.shared.connection_limit:
+        return FM_E_TOO_MANY_CONNECTIONS
+    if not has_place or (not is_http and w.strain[RESOURCE_MEMORY] == PRESSURE_FULL):
+        return FM_E_OVERLOADED
+    return 0
+
+
+cdef inline void client_turn_away(worker_t *w, conn_t *c, int32_t error) noexcept nogil:
+    """There is no place for a new client. It takes none while it reads why."""
+    client_uncount(w, c)
+    if c.socket.block.protocol == PROTOCOL_HTTP:
+        client_refuse(w, c, error, False)
+    else:
+        fm_bump_u64(&w.errors[<uint32_t> error], 1)
+        client_close(w, c)
+
+
 cdef inline void client_new(worker_t *w, socket_t *s, int32_t fd, const sockaddr_storage *peer) noexcept nogil:
     """A connection was accepted: its record, its first state, its registration."""
     cdef listener_block_t *block = s.block
     cdef listener_stats_t *stats = listener_stats(w, s.listener_index)
     cdef conn_t *c = conn_new(w, fd, CONN_CLIENT, C_HEAD)
-    cdef bint too_many
+    cdef int32_t error
     if c == NULL or stats == NULL:
         if c != NULL:
             conn_close(w, c)
@@ -140,21 +181,17 @@ cdef inline void client_new(worker_t *w, socket_t *s, int32_t fd, const sockaddr
     s.connections += 1
     fm_bump_u64(&stats.connections_active, 1)
     fm_bump_u64(&stats.connections_total, 1)
-    too_many = fm_add_relaxed_u64(&w.shared.connections, 1) >= w.shared.connection_limit
     c.flags |= F_FRESH
     c.idle_since_ms = <uint32_t> w.now_ms
+    error = client_admit(w, c, block.protocol == PROTOCOL_HTTP)
     address_of_sockaddr(&c.peer_address, peer)
     conn_set_peer_text(c)
     client_set_trust(c, block)
     if not conn_register(w, c):
         client_close(w, c)
         return
-    if fm_unlikely(too_many):
-        if block.protocol == PROTOCOL_HTTP:
-            client_refuse(w, c, FM_E_TOO_MANY_CONNECTIONS, False)
-        else:
-            fm_bump_u64(&w.errors[<uint32_t> FM_E_TOO_MANY_CONNECTIONS], 1)
-            client_close(w, c)
+    if fm_unlikely(error != 0):
+        client_turn_away(w, c, error)
         return
     conn_timer(w, c, block.header_ms)
     if block.accept_proxy and c.flags & F_TRUSTED:
@@ -173,15 +210,44 @@ cdef inline void listener_watch(worker_t *w, conn_t *listener) noexcept nogil:
         conn_timer(w, listener, ACCEPT_RETRY_MS)
 
 
+cdef inline bint listener_make_room(worker_t *w) noexcept nogil:
+    """No descriptor is left for a client. True: idle connections were closed, and one may be had now."""
+    overload_no_descriptor(w)
+    return pool_shed(w, SHED_POOLED) > 0 or clients_shed(w, SHED_SCAN_ACCEPT, 1) > 0
+
+
+cdef inline void listener_wait(worker_t *w, conn_t *listener) noexcept nogil:
+    """No descriptor or no memory left: the queue keeps its place, we look again soon. No spinning."""
+    fm_bump_u64(&w.errors[<uint32_t> FM_E_TOO_MANY_CONNECTIONS], 1)
+    conn_timer(w, listener, ACCEPT_RETRY_MS)
+
+
+cdef inline void listener_go_on(worker_t *w, conn_t *listener) noexcept nogil:
+    """The budget is spent: the rest of the queue in the next turn, or more slowly while something is short."""
+    if w.pressure != PRESSURE_NONE and not listener.socket.draining:
+        conn_timer(w, listener, ACCEPT_PACE_MS)
+    else:
+        conn_ready(w, listener)
+
+
+cdef inline void listener_event(worker_t *w, conn_t *listener) noexcept nogil:
+    """Clients have come, or it is the listener's turn; while its timer is armed, they wait for that."""
+    if not timer_is_armed(&listener.timer):
+        listener_accept(w, listener)
+
+
 cdef inline void listener_accept(worker_t *w, conn_t *listener) noexcept nogil:
     """Accepts what waits, within the budget."""
     cdef sockaddr_storage peer
     cdef socklen_t length
-    cdef uint32_t budget = ACCEPTS_PER_EVENT
+    cdef uint32_t budget = ACCEPTS_PER_EVENT if w.pressure == PRESSURE_NONE else ACCEPTS_WHEN_SHORT
     cdef int fd
     while listener.flags & F_READABLE:
         if budget == 0:
-            conn_ready(w, listener)
+            listener_go_on(w, listener)
+            return
+        if fm_unlikely(descriptors_are_out(w)) and not listener_make_room(w):
+            listener_wait(w, listener)
             return
         length = sizeof(sockaddr_storage)
         fd = accept4(listener.fd, <sockaddr *> &peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC)
@@ -194,8 +260,8 @@ cdef inline void listener_accept(worker_t *w, conn_t *listener) noexcept nogil:
             client_new(w, listener.socket, fd, &peer)
         elif errno == EAGAIN:
             listener.flags &= <unsigned short> ~F_READABLE
+        elif (errno == EMFILE or errno == ENFILE) and listener_make_room(w):
+            budget -= 1
         elif errno != EINTR and errno != ECONNABORTED and errno != EPROTO:
-            # No descriptor or no memory left: the queue keeps its place, we look again soon. No spinning.
-            fm_bump_u64(&w.errors[<uint32_t> FM_E_TOO_MANY_CONNECTIONS], 1)
-            conn_timer(w, listener, ACCEPT_RETRY_MS)
+            listener_wait(w, listener)
             return

@@ -30,12 +30,14 @@ from fastmesh._native.net.worker_t cimport (
     CONN_CLOSED,
     CONN_RELAY,
     F_CLOSE_AFTER_FLUSH,
+    F_COUNTED,
     F_EOF,
     F_ERROR,
     F_LINGER_AFTER_FLUSH,
     F_OWED,
     F_RDHUP,
     F_READABLE,
+    PRESSURE_NONE,
     conn_t,
     listener_stats_t,
     pair_stats_t,
@@ -64,13 +66,20 @@ cdef inline void client_paid(worker_t *w, conn_t *c) noexcept nogil:
         fm_bump_u64(&w.busy, <uint64_t> -1)
 
 
+cdef inline void client_uncount(worker_t *w, conn_t *c) noexcept nogil:
+    """It is none of those that ``connection_limit`` is for any more."""
+    if c.flags & F_COUNTED:
+        c.flags &= <unsigned short> ~F_COUNTED
+        fm_add_relaxed_u64(&w.shared.connections, <uint64_t> -1)
+
+
 cdef inline void client_give_back_place(worker_t *w, conn_t *c) noexcept nogil:
     cdef listener_stats_t *stats = listener_stats(w, c.socket.listener_index)
     if stats != NULL:
         fm_bump_u64(&stats.connections_active, <uint64_t> -1)
     c.socket.connections -= 1
     client_paid(w, c)
-    fm_add_relaxed_u64(&w.shared.connections, <uint64_t> -1)
+    client_uncount(w, c)
 
 
 cdef inline void client_close(worker_t *w, conn_t *c) noexcept nogil:
@@ -94,8 +103,10 @@ cdef inline void client_linger(worker_t *w, conn_t *c) noexcept nogil:
         client_close(w, c)
         return
     conn_shut_write(c)
+    client_uncount(w, c)  # it is served no more
     c.state = C_LINGER
     c.passed = 0
+    c.idle_since_ms = <uint32_t> w.now_ms
     conn_timer(w, c, LINGER_MS)
     if c.flags & F_READABLE:
         conn_ready(w, c)
@@ -116,7 +127,7 @@ cdef inline void client_close_when_sent(worker_t *w, conn_t *c, bint at_once) no
 
 cdef inline bint client_must_close(worker_t *w, conn_t *c) noexcept nogil:
     """Whether an answer that is written now has to say ``Connection: close``."""
-    return c.socket.draining or fm_load_relaxed_u32(&w.shared.draining) != 0
+    return c.socket.draining or w.pressure != PRESSURE_NONE or fm_load_relaxed_u32(&w.shared.draining) != 0
 
 
 cdef inline void client_next(worker_t *w, conn_t *c) noexcept nogil:

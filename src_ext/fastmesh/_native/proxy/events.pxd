@@ -46,7 +46,7 @@ from fastmesh._native.net.worker_t cimport (
     conn_t,
     worker_t,
 )
-from fastmesh._native.proxy.accept cimport client_read_proxy_header, listener_accept, listener_watch
+from fastmesh._native.proxy.accept cimport client_read_proxy_header, listener_accept, listener_event, listener_watch
 from fastmesh._native.proxy.admission cimport waiting_over
 from fastmesh._native.proxy.answer cimport (
     client_close,
@@ -154,7 +154,7 @@ cdef inline void conn_event(worker_t *w, conn_t *c, bint writable) noexcept nogi
     elif c.kind == CONN_RELAY:
         relay_event(w, c, writable)
     elif c.kind == CONN_LISTENER:
-        listener_accept(w, c)
+        listener_event(w, c)
 
 
 # ---------------------------------------------------------------- time-outs

@@ -17,6 +17,7 @@ from fastmesh._native.base.errors cimport (
     FM_E_NO_ENDPOINT,
     FM_E_NO_MEMORY,
     FM_E_NO_ROUTE,
+    FM_E_OVERLOADED,
 )
 from fastmesh._native.base.field_t cimport field_t, slice_t
 from fastmesh._native.base.hash cimport hash_xxh64, rng_next
@@ -51,6 +52,8 @@ from fastmesh._native.net.worker_t cimport (
     F_HEAD_BEGUN,
     F_READABLE,
     F_TRUSTED,
+    PRESSURE_FULL,
+    RESOURCE_MEMORY,
     U_ACTIVE,
     conn_t,
     worker_t,
@@ -416,7 +419,11 @@ cdef inline void request_redirect(worker_t *w, xchg_t *x, const h1_req_t *req) n
 
 cdef inline bint request_begin(worker_t *w, conn_t *c, uint8_t *data, uint32_t size, uint32_t head_len) noexcept nogil:
     """A head was parsed from ``data``; ``size - head_len`` more bytes follow it. False: the client was refused."""
-    cdef xchg_t *x = exchange_new(w, c, c.socket.block)
+    cdef xchg_t *x
+    if fm_unlikely(w.strain[RESOURCE_MEMORY] == PRESSURE_FULL):
+        client_refuse(w, c, FM_E_OVERLOADED, w.request.is_head)
+        return False
+    x = exchange_new(w, c, c.socket.block)
     if x == NULL:
         client_refuse(w, c, FM_E_NO_MEMORY, False)
         return False
@@ -478,6 +485,7 @@ cdef inline void client_head_incomplete(worker_t *w, conn_t *c) noexcept nogil:
     """A head has begun: from now on the time for heads counts."""
     if not c.flags & (F_HEAD_BEGUN | F_FRESH):  # of a new connection it counts since the accept
         conn_timer(w, c, c.socket.block.header_ms)
+        c.idle_since_ms = <uint32_t> w.now_ms
     c.flags |= F_HEAD_BEGUN
 
 

@@ -37,7 +37,7 @@ cdef extern from "<sys/socket.h>" nogil:
         int l_onoff
         int l_linger
     enum: AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC
-    enum: SOL_SOCKET, SO_ERROR, SO_LINGER, SO_REUSEPORT, SHUT_RD, SHUT_WR, SHUT_RDWR, MSG_NOSIGNAL, MSG_DONTWAIT, MSG_MORE
+    enum: SOL_SOCKET, SO_ERROR, SO_LINGER, SO_REUSEPORT, SHUT_RD, SHUT_WR, SHUT_RDWR, MSG_NOSIGNAL, MSG_DONTWAIT, MSG_MORE, MSG_PEEK
     int socket(int domain, int kind, int protocol)
     int connect(int fd, const sockaddr *address, socklen_t length)
     int accept4(int fd, sockaddr *address, socklen_t *length, int flags)
@@ -77,6 +77,7 @@ cdef extern from "<fcntl.h>" nogil:
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
     ssize_t read(int fd, void *buffer, size_t length)
+    ssize_t pread(int fd, void *buffer, size_t length, off_t offset)
     ssize_t write(int fd, const void *buffer, size_t length)
     ssize_t pread(int fd, void *buffer, size_t length, off_t offset)
     int ftruncate(int fd, off_t length)

@@ -1,0 +1,4 @@
+"""Handing free memory back to the system. No logic."""
+
+cdef extern from "fm_memory.h" nogil:
+    void fm_memory_give_back()
