@@ -58,6 +58,7 @@ class Course:
     response: int = 15
     keepalive: int = 128
     checks: bool = False
+    drains: bool = False
     _turn: list[str] = field(default_factory=list)
 
     def bare(self) -> dict[str, Any]:
@@ -98,7 +99,11 @@ class Course:
         places = self.places
         clean: dict[str, Any] = {
             "endpoints": [
-                {"address": address, "weight": self.weight if number == 0 else 1}
+                {
+                    "address": address,
+                    "weight": self.weight if number == 0 else 1,
+                    "drain": self.drains and number == 1,
+                }
                 for number, address in enumerate(places.clean[: self.endpoints])
             ],
             "balance": POLICIES[self.policy],
@@ -155,6 +160,9 @@ class Course:
         self.response = 35 - self.response
         self.keepalive = 192 - self.keepalive
 
+    def _drain(self) -> None:
+        self.drains = not self.drains
+
     def _checks(self) -> None:
         self.checks = not self.checks
 
@@ -170,4 +178,5 @@ STEPS: Mapping[str, Callable[[Course], None]] = {
     "limits": Course._limits,
     "settings": Course._settings,
     "checks": Course._checks,
+    "drain": Course._drain,
 }

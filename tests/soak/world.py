@@ -29,7 +29,7 @@ from support.proxy import Proxy
 _APPLY_SECONDS = 60.0
 _DRAIN_SECONDS = 60.0
 _INSIDE = Path(__file__).resolve().parent / "inside"
-_BLOCKS_SIGNAL = signal.SIGRTMIN + 5  # as in inside/sitecustomize.py
+_BLOCKS_SIGNAL = signal.SIGRTMIN + 20  # as in inside/sitecustomize.py
 # A request of the load that is a line in the log exactly once, wherever the log was rotated.
 _KEPT = b'"target":"/c/k/'
 # In force in turn at the gates of the toxic service; shares leave some connections as they are.

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-SIGNAL = signal.SIGRTMIN + 5
+SIGNAL = signal.SIGRTMIN + 20  # the watchdog has + 5 and + 6
 
 if _path := os.environ.get("SOAK_BLOCKS"):
     _file = os.open(_path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
