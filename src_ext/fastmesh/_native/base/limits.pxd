@@ -16,6 +16,7 @@ cdef enum:
     LINGER_MS = 2000  # a staged close waits this long for the peer's FIN
     LINGER_BYTES = 16777216  # an upload in full flight must get to read why it was refused
     ACCEPT_RETRY_MS = 100  # after EMFILE
+    PACE_LOOKS = 4  # so often in an idle time the kernel is asked what a slow reader has taken
 
     RETRIES_LEAST = 3  # in flight, whatever the budget
     RETRY_WAIT_MS = 250  # for the budget, while another endpoint is left; and RETRY_WAIT_TIMES the usual time

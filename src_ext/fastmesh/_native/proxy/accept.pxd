@@ -11,7 +11,7 @@ from fastmesh._native.base.errors cimport (
     FM_E_TOO_MANY_CONNECTIONS,
 )
 from fastmesh._native.base.limits cimport ACCEPT_RETRY_MS, ACCEPTS_PER_EVENT, PROXY_HEADER_BYTES
-from fastmesh._native.base.slab cimport pend_len, pend_reserve
+from fastmesh._native.base.slab cimport pend_clear, pend_len, pend_reserve
 from fastmesh._native.net.address cimport (
     address_in_ranges,
     address_of_sockaddr,
@@ -120,6 +120,8 @@ cdef inline void client_read_proxy_header(worker_t *w, conn_t *c) noexcept nogil
             address_set_v6(&c.local_address, told.dst, told.dst_port)
         conn_set_peer_text(c)
         client_set_trust(c, c.socket.block)
+        if pend_len(&c.input) == 0:
+            pend_clear(&w.bufs, &c.input)  # an idle connection holds no buffer
         client_start(w, c)
         return
 
