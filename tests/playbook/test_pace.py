@@ -1,7 +1,7 @@
-"""Clients that are slow on purpose: what they make us wait for has an end, and who is only slow gets all of it.
+"""Clients that are slow on purpose: waiting for them has an end, and who is only slow gets all of it.
 
-Times are short here: a window is as long as ``idle``. A pace that nobody keeps is asked for where a client must be
-given up however fast it trickles.
+Times are short here: a window is as long as ``idle``. A pace that nobody keeps is asked for where a client
+must be given up however fast it trickles.
 """
 
 from __future__ import annotations
@@ -214,9 +214,7 @@ def test_a_body_that_the_endpoint_takes_no_more_of(set_stage: SetStage) -> None:
 
 
 @pytest.mark.parametrize("idle", [None, 60.0])
-def test_the_end_of_the_whole_time_is_not_put_off_by_what_comes(
-    set_stage: SetStage, idle: float | None
-) -> None:
+def test_what_comes_does_not_put_off_the_end_of_total(set_stage: SetStage, idle: float | None) -> None:
     """Bytes in every turn, so that something happens between any two looks at the clock."""
     stage = set_stage(timeouts=Timeouts(total=0.1, idle=idle))
     client = stage.client()
@@ -282,7 +280,7 @@ def read_on(stage: Stage, client: End, upstream: End, sent: int) -> bytes:
         stage.turn(2)
         client.look()
         assert time.monotonic() < deadline
-    head = client.head()
+    head: bytes = client.head()
     assert client.exactly(len(BIG)) == BIG
     return head
 
@@ -306,7 +304,7 @@ def test_a_reader_that_is_slow_but_reads(set_stage: SetStage) -> None:
 
 
 def test_a_slow_reader_on_a_unix_socket(set_stage: SetStage) -> None:
-    """The kernel shows what it takes in pieces of up to 36 KiB, and the poller speaks after three quarters."""
+    """The kernel shows in pieces of up to 36 KiB what it takes; the poller speaks after three quarters."""
     idle_s = 0.5
     stage = set_stage(timeouts=Timeouts(idle=idle_s))
     client, upstream, sent = download(stage)
@@ -333,7 +331,7 @@ def test_a_reader_that_trickles(set_stage: SetStage, tcp: bool) -> None:
 
 @pytest.mark.parametrize("tcp", [False, True])
 def test_a_reader_that_stops(set_stage: SetStage, tcp: bool) -> None:
-    """It is looked for every quarter of ``idle``, and has all of it from the look that last saw it take something."""
+    """It has all of ``idle`` from the look, one every quarter of it, that last saw it take something."""
     stage = set_stage(timeouts=TIMEOUTS, limits=Limits(min_rate=None), tcp=tcp)
     client, _, _ = download(stage)
     goes_on(stage, IDLE_S, lambda: take(client, 2000))
@@ -348,7 +346,7 @@ FIXED_ROUTES = (Route(Respond(200, FIXED), path="/fixed"), Route(Forward((("s", 
 
 
 def answered(set_stage: SetStage, request: bytes, **settings: object) -> tuple[Stage, End]:
-    """A client that has not read yet: the exchange is over, and the kernel has not taken all of the answer."""
+    """A client that has not read yet: the exchange is over, and the kernel has not taken all of it."""
     stage = set_stage(timeouts=TIMEOUTS, tcp=True, routes=FIXED_ROUTES, **settings)
     stage.front.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)  # of whom it accepts
     client = reader_of(stage, request=request)
@@ -400,8 +398,8 @@ def test_after_a_slow_answer_the_idle_time_begins(set_stage: SetStage) -> None:
 
 
 def parted(set_stage: SetStage) -> tuple[Stage, End]:
-    """A client that has said FIN behind its request, and reads a large answer until the worker has given all of it to
-    the kernel."""
+    """A client that has said FIN behind its request, and reads a large answer until the worker has given all
+    of it to the kernel."""
     stage = set_stage(timeouts=TIMEOUTS, tcp=True)
     client, upstream, sent = download(stage)
     client.finish()
@@ -442,7 +440,7 @@ def test_what_the_kernel_holds_is_not_held_for_ever(set_stage: SetStage, limits:
 
 
 def test_a_staged_close_waits_for_what_the_kernel_holds(set_stage: SetStage) -> None:
-    """The peer has not said FIN when the time of a staged close is over, for it has not read to its end yet."""
+    """The time of a staged close is over, and the peer has said no FIN: it has not read to its end yet."""
     stage = set_stage(timeouts=TIMEOUTS, tcp=True)
     client = reader_of(stage, request=get("/", b"Connection: close"))
     upstream = stage.origins[0].accept()
