@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -103,6 +104,7 @@ class Soak:
         ]
         for duty in duties:
             duty.due = self._at() + duty.every
+        duties += [Duty(inf, world.stand_still, self.warm * share) for share in (0.3, 0.6)]
         while self._at() < self.seconds:
             for duty in duties:
                 if self._at() >= duty.due:

@@ -180,6 +180,9 @@ class Origin:
     def pid(self) -> int:
         return self._child.pid
 
+    def signal(self, number: signal.Signals) -> None:
+        self._child.signal(number)
+
     def kill(self) -> None:
         """As a crash would; returns when it is gone."""
         self._child.signal(signal.SIGKILL)

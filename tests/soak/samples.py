@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf, sqrt
 from pathlib import Path
@@ -84,9 +84,16 @@ class Slope:
 Points = Sequence[tuple[float, float]]
 
 
+def low(values: Iterable[float]) -> float:
+    """A tenth of them is lower."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 10]
+
+
 def bucketed(points: Points, buckets: int = _BUCKETS) -> list[tuple[float, float]]:
-    """Medians of equal stretches of time: what comes and goes within one (a file being read) is gone, and
-    neighbours are nearly independent."""
+    """What is there in quiet moments of equal stretches of time, their lowest tenth: what comes and goes
+    within one is gone (a file being read, connections that pile up while the machine does something else),
+    and neighbours are nearly independent."""
     if not points:
         return []
     begin, end = points[0][0], points[-1][0]
@@ -95,8 +102,7 @@ def bucketed(points: Points, buckets: int = _BUCKETS) -> list[tuple[float, float
     for at, value in points:
         found.setdefault(min(buckets - 1, int((at - begin) / width)), []).append((at, value))
     return [
-        (statistics.median(at for at, _ in part), statistics.median(value for _, value in part))
-        for part in found.values()
+        (statistics.median(at for at, _ in part), low(value for _, value in part)) for part in found.values()
     ]
 
 
@@ -131,9 +137,10 @@ def slope(samples: Sequence[Sample], value: Callable[[Sample], float]) -> Slope:
 
 
 def growth(samples: Sequence[Sample], value: Callable[[Sample], float]) -> float:
-    """The median of the last third above that of the first one, in units of `value`; 0 without samples."""
+    """What is there in quiet moments of the last third (`low`) above that of the first one, in units of
+    `value`; 0 without samples."""
     third = len(samples) // 3
     if not third:
         return 0.0
     first, last = samples[:third], samples[-third:]
-    return statistics.median(map(value, last)) - statistics.median(map(value, first))
+    return low(map(value, last)) - low(map(value, first))

@@ -28,6 +28,8 @@ from support.proxy import Proxy
 # How long the watcher, or what asked for a reload, may take on a machine that is busy with other things.
 _APPLY_SECONDS = 60.0
 _DRAIN_SECONDS = 60.0
+# Most kinds of traffic are then at the bound of what the load has in progress, and no time-out has passed.
+_STILL_SECONDS = 3.0
 _INSIDE = Path(__file__).resolve().parent / "inside"
 _BLOCKS_SIGNAL = signal.SIGRTMIN + 20  # as in inside/sitecustomize.py
 # A request of the load that is a line in the log exactly once, wherever the log was rotated.
@@ -250,6 +252,16 @@ class World:
         else:
             self.mortal.restart()
         self._mortal_is_up = not self._mortal_is_up
+
+    def stand_still(self) -> None:
+        """No origin does anything for a while, so that as much is in progress as the load allows. What
+        fastmesh keeps of the memory for that, it has from then on."""
+        origins = [origin for origin in self.origins if origin is not self.mortal]
+        for origin in origins:
+            origin.signal(signal.SIGSTOP)
+        time.sleep(_STILL_SECONDS)
+        for origin in origins:
+            origin.signal(signal.SIGCONT)
 
     def next_toxic(self) -> None:
         """For both gates, or for one of them, so that there are others to send to."""
