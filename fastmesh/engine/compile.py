@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from fastmesh.engine.numbering import Slots
 from fastmesh.model import (
     Address,
     Config,
@@ -235,3 +236,21 @@ def listener_spec(
             _action_spec(route, config.services, service_index, pair_index) for route in listener.routes
         ],
     }
+
+
+def services_of(listener: Listener) -> set[str]:
+    """The services that a listener's routes name, and "" for what the proxy answers itself."""
+    names = {""}
+    for route in listener.routes:
+        if isinstance(route.action, Forward):
+            names.update(name for name, _ in route.action.targets)
+    return names
+
+
+def weights(endpoints: Mapping[str, Endpoints], slots: Slots) -> tuple[tuple[str, str, int, int], ...]:
+    """(service, address, slot, weight) of each endpoint."""
+    return tuple(
+        (name, text, slots.of[name, text].index, weight)
+        for name, found in endpoints.items()
+        for _, text, weight, *_ in found
+    )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 
 from msgspec import Struct
 
 from fastmesh._native.core.engine import Block, Engine
 from fastmesh.engine import overload
+from fastmesh.engine.access import AccessWriter
 from fastmesh.engine.compile import (
     Endpoints,
     Spec,
@@ -19,15 +19,19 @@ from fastmesh.engine.compile import (
     milliseconds,
     resolve_endpoints,
     service_spec,
+    services_of,
+    weights,
 )
 from fastmesh.engine.numbering import Numbers, SlotKey, Slots, pack_address
+from fastmesh.engine.past import Past, tell
 from fastmesh.engine.reading import Ejection, Reader, View
 from fastmesh.engine.sockets import HANDSHAKE_SECONDS, Listening, open_listening
 from fastmesh.engine.watchdog import Watchdog
 from fastmesh.errors import StartError
-from fastmesh.model import Address, Config, Forward, Given, Listener, Service
+from fastmesh.model import Address, Config, Given, Listener, Service
 from fastmesh.model.ceilings import Ceilings
 from fastmesh.model.stats import Stats
+from fastmesh.model.told import Told
 from fastmesh.registry.diff import changes as changes_between
 
 ADOPTION_PATIENCE = 5.0  # seconds; a worker's turn takes milliseconds
@@ -65,10 +69,13 @@ class DataPlane:
         connection_limit: int,
         ceilings: Ceilings = NO_CEILINGS,
         given: Mapping[str, Given] | None = None,
+        told: Iterable[Told] = (),
     ) -> None:
         """``given``: listening sockets that were handed in, by the text of their bind. Those that no
-        configuration has a use for are closed with the data plane."""
+        configuration has a use for are closed with the data plane, or by `release_given`. ``told``: what
+        another process knew of endpoints; those of the first configuration begin with it."""
         self._given = dict(given or {})
+        self._past = Past(told)
         self._engine = Engine(workers, connection_limit)
         self._engine.limit_descriptors(ceilings.descriptors)
         self._ceilings = ceilings
@@ -76,8 +83,7 @@ class DataPlane:
         self._overload_news = overload.News()
         self._workers = workers
         self._threads: list[threading.Thread] = []
-        self._writer: threading.Thread | None = None
-        self._access_fd = -1
+        self._access = AccessWriter(self._engine)
         self._config: Config | None = None
         self._endpoints: dict[str, Endpoints] = {}
         self._service_numbers: Numbers[str] = Numbers()
@@ -87,6 +93,7 @@ class DataPlane:
         self._services: dict[str, _Built] = {}
         self._listeners: dict[str, _Built] = {}
         self._listening: dict[str, Listening] = {}  # by the text of the bind
+        self._left: list[Listening] = []  # to another process, and not let go of by a worker yet
         self._reader = Reader(self._engine)
         self._running = False
         self._changing = threading.Lock()
@@ -178,6 +185,8 @@ class DataPlane:
         self._config = config
         self._endpoints = endpoints
         self._reader.view = self._make_view(config, endpoints)
+        if self._past.forget():
+            self._left_out = self._reader.left_out()  # which is no news
         return ApplyResult(True, tuple(changes), (), generation)
 
     def _limit_memory(self, config: Config) -> None:
@@ -223,6 +232,8 @@ class DataPlane:
                     opened[bind.text] = open_listening(
                         listener.name, bind, self._workers, self._given.pop(bind.text, None)
                     )
+                    if self._running:
+                        opened[bind.text].begin()
                 except StartError as error:
                     wrong.append(error)
         if wrong:
@@ -238,7 +249,7 @@ class DataPlane:
             {
                 (listener.name, name)
                 for listener in config.listeners.values()
-                for name in _services_of(listener)
+                for name in services_of(listener)
             }
         )
         self._services = {
@@ -279,7 +290,9 @@ class DataPlane:
             self._engine.slot_define(
                 slot.index, slot.generation, service_index, pack_address(address), text.encode()
             )
-            if service.slow_start is not None and self._endpoints.get(service.name):
+            if self._past.resume(self._engine, (service.name, text), slot.index):
+                pass  # and with it any slow start
+            elif service.slow_start is not None and self._endpoints.get(service.name):
                 self._engine.slot_ramp(slot.index, milliseconds(service.slow_start))
             if service.health is not None and not self._verdicts.get((service.name, text), False):
                 self._engine.slot_mark(slot.index, unhealthy=True)
@@ -344,12 +357,8 @@ class DataPlane:
         self._close_sockets(gone)
 
     def _close_sockets(self, texts: list[str]) -> None:
-        for text in texts:
-            for worker in range(self._workers):
-                for identity, _ in self._listening[text].watched_by(worker, self._workers):
-                    self._engine.close_socket(worker, identity)
+        self._let_go(texts, leave=False)
         if texts:
-            self._wait_for_letters()
             self._leaving = True
             self._engine.close_idle(LEAVING_IDLE_MS, leaving=True)
         for text in texts:
@@ -360,17 +369,26 @@ class DataPlane:
         if kept is not None:
             self._given[text] = kept
 
-    def _wait_for_letters(self) -> None:
-        self._wait(self._letters_are_read)
+    def _let_go(self, texts: Collection[str], *, leave: bool) -> bool:
+        """The workers stop watching these sockets. False: one of them has not done so yet."""
+        for text in texts:
+            for worker in range(self._workers):
+                for identity, _ in self._listening[text].watched_by(worker, self._workers):
+                    self._engine.close_socket(worker, identity, leave)
+        return not texts or self._wait_for_letters()
 
     def _letters_are_read(self) -> bool:
         return bool(self._engine.commands_done() >= self._engine.commands_posted)
 
-    def _wait(self, reached: Callable[[], bool]) -> None:
+    def _wait_for_letters(self) -> bool:
+        return self._wait(self._letters_are_read)
+
+    def _wait(self, reached: Callable[[], bool]) -> bool:
         """Until the workers have done something that takes them a turn; at once when they do not run."""
         deadline = time.monotonic() + ADOPTION_PATIENCE
         while self._running and not reached() and time.monotonic() < deadline:
             time.sleep(0.0005)
+        return not self._running or reached()
 
     def tend(self) -> tuple[str, ...]:
         """Called every second or so: frees what nobody uses any more, closes idle clients of closed sockets,
@@ -421,7 +439,9 @@ class DataPlane:
     # ------------------------------------------------------------ threads
 
     def start(self) -> None:
-        """Starts the workers. They are joined by `stop`."""
+        """Starts the workers. They are joined by `stop`. Raises StartError."""
+        for listening in self._listening.values():
+            listening.begin()
         self._running = True
         before = threading.stack_size(THREAD_STACK_BYTES)
         try:
@@ -442,18 +462,7 @@ class DataPlane:
 
         Called again with a reopened file, or another format.
         """
-        if fd is None:
-            self._engine.enable_access_log(False)
-            return
-        if self._writer is None:
-            self._access_fd = os.dup(fd)
-            self._engine.set_access_log(self._access_fd, format)
-            self._writer = threading.Thread(target=self._engine.run_access_writer, name="access-log")
-            self._writer.start()
-        else:
-            os.dup2(fd, self._access_fd, inheritable=False)
-            self._engine.set_access_format(format)
-        self._engine.enable_access_log(True)
+        self._access.write_to(fd, format)
 
     def stop(self) -> None:
         """Closes everything, joins the threads and frees the memory. `ledger` can still be read."""
@@ -461,19 +470,13 @@ class DataPlane:
         self._engine.stop()
         for thread in self._threads:
             thread.join()
-        if self._writer is not None:
-            self._engine.stop_access_writer()
-            self._writer.join()
-            self._writer = None
-            os.close(self._access_fd)
+        self._access.stop()
         self._running = False
-        for listening in self._listening.values():
+        for listening in (*self._listening.values(), *self._left):
             listening.close()
         self._listening.clear()
-        for given in self._given.values():
-            for sock in given.sockets:
-                sock.close()
-        self._given.clear()
+        self._left.clear()
+        self.release_given(list(self._given))
         if self._threads:
             self._ledger = self._engine.ledger()
         self._threads.clear()
@@ -483,6 +486,47 @@ class DataPlane:
     def ledger(self) -> Mapping[str, int]:
         """Living native objects by kind; after `stop` each is 0, or something leaked."""
         return self._engine.ledger() if self._running else dict(self._ledger)
+
+    # ------------------------------------------------------------ taking over
+
+    def held_sockets(self) -> dict[str, Given]:
+        """All listening sockets, those that no listener has now among them, by the text of their bind: to be
+        handed to another process, which may serve them at the same time."""
+        held = {text: Given(tuple(one.sockets), one.ours) for text, one in self._listening.items()}
+        return {**self._given, **held}
+
+    def tell(self) -> tuple[Told, ...]:
+        """What requests said of the endpoints, for another process; one without a past is not mentioned."""
+        with self._changing:
+            return tell(self._engine, self._slots)
+
+    def release_given(self, binds: Iterable[str]) -> tuple[str, ...]:
+        """Closes those of these sockets that were handed in and that no listener has; returns their binds."""
+        unused = tuple(text for text in binds if text in self._given)
+        for text in unused:
+            for sock in self._given.pop(text).sockets:
+                sock.close()
+        return unused
+
+    def own_listeners(self, binds: Iterable[str]) -> None:
+        """No other process cares for these any more: the file of a Unix socket is removed with it."""
+        for text in binds:
+            if text in self._listening:
+                self._listening[text].ours = True
+
+    def leave_listeners(self, binds: Collection[str]) -> None:
+        """Another process serves these now: workers let go of them, and nothing of what waits is lost."""
+        with self._changing:
+            leaving = [text for text in self._listening if text in binds]
+            everyone = self._let_go(leaving, leave=True)
+            for text in leaving:
+                listening = self._listening.pop(text)
+                if everyone:
+                    listening.leave()
+                else:  # its number must not become another descriptor's while a worker watches it
+                    listening.ours = False
+                    self._left.append(listening)
+            self.release_given([text for text in self._given if text in binds])
 
     # ------------------------------------------------------------ drain
 
@@ -530,28 +574,13 @@ class DataPlane:
             services=dict(self._service_numbers.of),
             listeners=dict(self._listener_numbers.of),
             pairs=dict(self._pair_numbers.of),
-            endpoints=tuple(
-                (name, text, self._slots.of[name, text].index, weight)
-                for name, found in endpoints.items()
-                for _, text, weight, *_ in found
-            ),
+            endpoints=weights(endpoints, self._slots),
             binds={
-                listener.name: ()
-                if listener.drain
-                else tuple(self._listening[bind.text].bound_text() for bind in listener.binds)
-                for listener in config.listeners.values()
+                name: tuple(self._listening[bind.text].bound_text() for bind in one.binds if not one.drain)
+                for name, one in config.listeners.items()
             },
             draining_services=frozenset(one.name for one in config.services.values() if one.drain),
             draining_listeners=frozenset(one.name for one in config.listeners.values() if one.drain),
-            protocols={listener.name: listener.protocol for listener in config.listeners.values()},
+            protocols={name: one.protocol for name, one in config.listeners.items()},
             workers=self._workers,
         )
-
-
-def _services_of(listener: Listener) -> set[str]:
-    """The services that a listener's routes name, and "" for what the proxy answers itself."""
-    names = {""}
-    for route in listener.routes:
-        if isinstance(route.action, Forward):
-            names.update(name for name, _ in route.action.targets)
-    return names

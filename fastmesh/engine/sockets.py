@@ -14,6 +14,7 @@ import errno
 import socket
 import stat
 import struct
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
@@ -41,11 +42,16 @@ class Listening:
     """The sockets of one bind: a queue of its own for each worker, or one for all (``shared``).
 
     ``given``: those of them that were handed in. ``ours``: no other process cares for them, and the file of a
-    Unix socket is removed with them.
+    Unix socket is removed with them. ``silent`` ones begin to listen by `begin`.
     """
 
     def __init__(
-        self, bind: Bind, sockets: list[socket.socket], shared: bool, given: Given | None = None
+        self,
+        bind: Bind,
+        sockets: list[socket.socket],
+        shared: bool,
+        given: Given | None = None,
+        silent: Sequence[socket.socket] = (),
     ) -> None:
         self.bind = bind
         self.sockets = sockets
@@ -53,8 +59,18 @@ class Listening:
         self.listener_index = -1  # the number of the listener that it serves
         self._identities = [next(_identities) for _ in sockets]
         self._given = given
+        self._silent = silent
         self.ours = given is None or given.ours
         self._file_is_gone = False
+
+    def begin(self) -> None:
+        """Workers accept from now on. Raises StartError."""
+        try:
+            for sock in self._silent:
+                sock.listen(BACKLOG)
+        except OSError as error:
+            raise StartError(_explain(self.bind, error)) from error
+        self._silent = ()
 
     def watched_by(self, worker: int, workers: int) -> list[tuple[int, int]]:
         """(identity, descriptor) of each socket that the worker accepts from: none is left to nobody."""
@@ -131,7 +147,10 @@ def open_listening(listener: str, bind: Bind, workers: int, given: Given | None 
 
 
 def _adopt(bind: Bind, given: Given, workers: int) -> Listening:
-    """Each worker gets a queue of its own if others may join the address; else all share what there is."""
+    """Each worker gets a queue of its own if others may join the address; else all share what there is.
+
+    Those that join do not listen yet: a client would wait in such a queue for a worker that may never run,
+    while the process that handed the others in still serves."""
     sockets = list(given.sockets)
     for sock in sockets:
         sock.setblocking(False)
@@ -142,13 +161,15 @@ def _adopt(bind: Bind, given: Given, workers: int) -> Listening:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if not all(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for sock in sockets):
         return Listening(bind, sockets, True, given)
-    if len(sockets) < workers:
-        sockets += _join(sockets[0], workers - len(sockets))
-    return Listening(bind, sockets, False, given)
+    try:
+        joined = _join(sockets[0], workers - len(sockets))
+    except OSError:  # another user bound it, or a privilege was given up since
+        return Listening(bind, sockets, True, given)
+    return Listening(bind, sockets + joined, False, given, joined)
 
 
 def _join(first: socket.socket, count: int) -> list[socket.socket]:
-    """So many more sockets of the same address."""
+    """So many more sockets of the same address, which do not listen yet."""
     joined: list[socket.socket] = []
     try:
         for _ in range(count):
@@ -161,8 +182,6 @@ def _join(first: socket.socket, count: int) -> list[socket.socket]:
                 v6only = first.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
             sock.bind(first.getsockname())
-        for sock in joined:
-            sock.listen(BACKLOG)
     except OSError:
         for sock in joined:
             sock.close()
@@ -189,7 +208,8 @@ def _open_tcp(bind: Bind, workers: int) -> list[socket.socket]:
         first.close()
         raise
     try:
-        first.listen(BACKLOG)
+        for sock in (first, *others):
+            sock.listen(BACKLOG)
     except OSError:
         for sock in (first, *others):
             sock.close()

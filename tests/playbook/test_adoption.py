@@ -175,6 +175,40 @@ def test_a_long_queue_is_taken_whole_before_the_socket_goes(set_stage: SetStage)
     assert len(stage.of_kind("client")) == len(waiting)
 
 
+def test_a_socket_that_is_handed_on_keeps_its_queue(set_stage: SetStage) -> None:
+    """Another process serves it: whoever still waits is its, who is here goes after the next answer."""
+    stage = set_stage(connection_limit=1000)
+    before = stage.client()
+    waiting = [End(stage, stage.front.connect()) for _ in range(200)]
+    stage.worker.post(CLOSE_SOCKET, -1, 0, 1, handed_on=True)
+    stage.turn()
+    taken = len(stage.of_kind("client")) - 1
+    assert taken < len(waiting), "more than the budget of a turn"
+    stage.front.accept().sock.sendall(b"of another process")
+    stage.turn()
+    assert stage.of_kind("listener") == []
+    assert waiting[taken].until(b"process") == b"of another process"
+    before.send(get())
+    upstream = stage.origins[0].accept()
+    upstream.head()
+    upstream.send(OK)
+    assert b"connection: close" in before.until(b"ok").lower()
+
+
+def test_a_shared_socket_that_is_handed_on_leaves_nobody_unseen(set_stage: SetStage) -> None:
+    """Of its watchers one is woken for a client. That may have been this worker, which had no time yet."""
+    stage = set_stage(connection_limit=1000)
+    stage.worker.post(CLOSE_SOCKET, -1, 0, 1)
+    stage.worker.post(OPEN_SOCKET, stage.front.sock.fileno(), 0, 2, shared=True)
+    stage.turn()
+    waiting = [End(stage, stage.front.connect()) for _ in range(200)]
+    stage.worker.post(CLOSE_SOCKET, -1, 0, 2, handed_on=True)
+    stage.turn()
+    assert len(stage.of_kind("client")) == len(waiting)
+    stage.turn()
+    assert stage.of_kind("listener") == []
+
+
 def test_a_closed_socket_lets_go_of_its_block_with_its_last_client(set_stage: SetStage) -> None:
     stage = set_stage()
     client = stage.client()

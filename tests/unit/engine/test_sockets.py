@@ -100,6 +100,10 @@ def handed_in(listening: Listening, ours: bool = True) -> Given:
     return Given(tuple(sock.dup() for sock in listening.sockets), ours)
 
 
+def listens(sock: socket.socket) -> bool:
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
 def test_handed_in_sockets_are_shared_out(listen: Open, workers: int) -> None:
     """None is left without a worker, and each worker has one."""
@@ -111,15 +115,17 @@ def test_handed_in_sockets_are_shared_out(listen: Open, workers: int) -> None:
         assert len(after.sockets) == max(3, workers)
         assert all(watched)
         assert after.bound_text() == before.bound_text()
+        assert [listens(sock) for sock in after.sockets] == [True] * 3 + [False] * (workers - 3)
+        after.begin()
+        assert all(map(listens, after.sockets))
     finally:
         after.close()
 
 
 def test_a_handed_in_socket_that_nothing_may_join_is_for_all(listen: Open) -> None:
     sock = socket.create_server(("127.0.0.1", 0))
-    listening = open_listening(
-        "web", Bind("inet", "127.0.0.1", sock.getsockname()[1]), 2, Given((sock,), True)
-    )
+    bind = Bind("inet", "127.0.0.1", sock.getsockname()[1])
+    listening = open_listening("web", bind, 2, Given((sock,), ours=True))
     try:
         assert listening.shared
         assert [fd for worker in range(2) for _, fd in listening.watched_by(worker, 2)] == [sock.fileno()] * 2
@@ -129,15 +135,55 @@ def test_a_handed_in_socket_that_nothing_may_join_is_for_all(listen: Open) -> No
         listening.close()
 
 
-def test_what_another_process_holds_is_left(tmp_path: Path, listen: Open) -> None:
+def test_a_handed_in_socket_that_we_may_not_join_is_for_all(
+    listen: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user bound it, or the port needs a privilege that is not there any more."""
+    before = listen(loopback(), 2)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(sockets, "_join", refuse)
+    after = open_listening("web", before.bind, 3, handed_in(before))
+    try:
+        assert after.shared
+        assert [len(after.watched_by(worker, 3)) for worker in range(3)] == [2, 2, 2]
+    finally:
+        after.close()
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_what_another_process_holds_is_left(tmp_path: Path, listen: Open, ours: bool) -> None:
     bind = Bind("unix", path=str(tmp_path / "s.sock"))
     before = listen(bind)
-    after = open_listening("web", bind, 2, handed_in(before))
+    after = open_listening("web", bind, 2, handed_in(before, ours=ours))
     before.leave()
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(bind.path)
     after.close()
-    assert not Path(bind.path).exists()
+    assert Path(bind.path).exists() == (not ours)
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_what_another_process_holds_is_given_back(listen: Open, ours: bool) -> None:
+    before = listen(loopback())
+    given = handed_in(before, ours=ours)
+    after = open_listening("web", before.bind, 2, given)
+    assert after.release() is (None if ours else given)
+    assert [sock.fileno() == -1 for sock in after.sockets] == [ours, True]
+    given.sockets[0].close()
+
+
+def test_a_socket_that_cannot_begin_to_listen_says_why(listen: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = listen(loopback())
+    after = open_listening("web", before.bind, 2, handed_in(before))
+    try:
+        after.sockets[1].close()
+        with pytest.raises(StartError, match=f"^{before.bind.text}: Bad file descriptor"):
+            after.begin()
+    finally:
+        after.close()
 
 
 def test_the_file_of_a_socket_that_another_process_keeps_is_left(tmp_path: Path, listen: Open) -> None:

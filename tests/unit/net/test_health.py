@@ -221,3 +221,87 @@ def test_a_slow_start_survives_the_wrap_of_the_clock(it: Any) -> None:
     it.begin_ramp(2**32 - 1000, 10_000)
     assert it.step_ramp(2**32 + 4_000) == 127
     assert it.step_ramp(2**32 + 9_000) == 0
+
+
+# ---------------------------------------------------------------- told to another process
+
+THERE = 77_000  # the other process's clock
+
+
+def handed_over(it: Any, now: int, there: int = THERE) -> None:
+    told = it.tell(now)
+    assert told is not None
+    it.resume(there, told)
+
+
+def test_of_a_new_endpoint_there_is_nothing_to_tell(it: Any) -> None:
+    assert it.tell(NOW) is None
+    it.connect_failed(NOW)
+    assert it.tell(NOW + 5000) is not None
+    it.good(NOW + 5000, NOW + 5000)
+    assert it.tell(NOW + 5000)["ejections"] == 1, "it was left out not long ago"
+
+
+def test_it_stays_out_for_as_long_as_it_would_have(it: Any) -> None:
+    it.connect_failed(NOW)
+    it.connect_failed(NOW + 1000)
+    handed_over(it, NOW + 1500)
+    assert it.health == THERE + 1500
+    assert it.ejection == (2, THERE - 500, 2000, 0, REFUSED)
+    assert not it.claim_probe(THERE + 1499, 300)
+    assert it.claim_probe(THERE + 1500, 300)
+    assert it.connect_failed(THERE + 1600, True)
+    assert it.health == THERE + 1600 + 4000, "the third in a row"
+
+
+def test_one_whose_time_is_over_is_half_open(it: Any) -> None:
+    it.connect_failed(NOW)
+    handed_over(it, NOW + 1000)
+    assert it.claim_probe(THERE, 300)
+    assert it.good(THERE + 10, THERE + 5), "sent after it was left out"
+
+
+@pytest.mark.parametrize("there", [0, 2**32, 2**32 - 500])
+def test_the_other_clock_may_wrap(it: Any, there: int) -> None:
+    it.connect_failed(NOW)
+    handed_over(it, NOW + 500, there)
+    assert it.health != 0
+    assert not it.claim_probe(there + 499, 300)
+    assert it.claim_probe(there + 501, 300)
+
+
+def test_the_failures_in_a_row_go_on(it: Any) -> None:
+    it.rules(3, ALL, 5, 3)
+    it.bad(NOW, False)
+    it.bad(NOW, True)
+    handed_over(it, NOW)
+    assert it.in_a_row == (2, 1)
+    assert it.health == 0
+    assert [it.bad(THERE, False) for _ in range(3)] == [False, False, True]
+
+
+def test_a_slow_start_goes_on(it: Any) -> None:
+    it.begin_ramp(NOW, 10_000)
+    it.step_ramp(NOW + 1)
+    handed_over(it, NOW + 5_000)
+    assert (it.health >> 40) & 0xFF == 127
+    assert it.step_ramp(THERE + 2_500) == 191
+    assert it.step_ramp(THERE + 5_000) == 0
+
+
+def test_a_slow_start_that_is_over_is_not_told(it: Any) -> None:
+    it.begin_ramp(NOW, 10_000)
+    it.step_ramp(NOW + 10_000)
+    assert it.tell(NOW + 10_001) is None
+    it.begin_ramp(NOW, 10_000)
+    handed_over(it, NOW + 10_000)
+    assert it.health == 0
+
+
+def test_checks_and_draining_are_not_told(it: Any) -> None:
+    """Each process knows of its own configuration."""
+    it.net.health = UNHEALTHY | DRAINING
+    assert it.tell(NOW) is None
+    it.connect_failed(NOW)
+    handed_over(it, NOW)
+    assert it.health == THERE + 1000

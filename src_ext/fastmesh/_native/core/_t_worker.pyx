@@ -13,7 +13,13 @@ from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.base.timers cimport timer_is_armed
 from fastmesh._native.core.access_writer cimport access_writer_wake
 from fastmesh._native.core.blocks cimport listener_free, listener_new, service_free, service_new
-from fastmesh._native.core.mailbox cimport COMMAND_FLAG_LEAVING, COMMAND_FLAG_SHARED, mailbox_post, mailbox_run
+from fastmesh._native.core.mailbox cimport (
+    COMMAND_FLAG_HANDED_ON,
+    COMMAND_FLAG_LEAVING,
+    COMMAND_FLAG_SHARED,
+    mailbox_post,
+    mailbox_run,
+)
 from fastmesh._native.core.worker cimport worker_clock, worker_close_everything, worker_free, worker_init, worker_turn
 from fastmesh._native.net.health cimport health_eject, health_without_time
 from fastmesh._native.net.overload cimport overload_init
@@ -142,14 +148,15 @@ cdef class Worker:
         self.w.published = root
 
     def post(self, uint32_t kind, int fd, uint32_t listener_index, uint64_t identity, bint shared=False,
-             uint32_t least_idle_ms=0, bint leaving=False):
+             uint32_t least_idle_ms=0, bint leaving=False, bint handed_on=False):
         cdef command_t *command = <command_t *> calloc(1, sizeof(command_t))
         command.kind = kind
         command.fd = fd
         command.listener_index = listener_index
         command.identity = identity
         command.least_idle_ms = least_idle_ms
-        command.flags = (COMMAND_FLAG_SHARED if shared else 0) | (COMMAND_FLAG_LEAVING if leaving else 0)
+        command.flags = (COMMAND_FLAG_SHARED if shared else 0) | (COMMAND_FLAG_LEAVING if leaving else 0) \
+            | (COMMAND_FLAG_HANDED_ON if handed_on else 0)
         mailbox_post(self.w, command)
 
     def drain(self):

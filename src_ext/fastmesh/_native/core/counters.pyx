@@ -8,6 +8,7 @@ from libc.string cimport memset
 from fastmesh._native.base.errors cimport FM_ERROR_LIMIT, fm_error_info
 from fastmesh._native.base.hist cimport HIST_COUNTS, SMALL_HIST_COUNTS
 from fastmesh._native.base.slot_t cimport slot_t
+from fastmesh._native.net.health cimport health_tell, told_t
 from fastmesh._native.net.overload cimport memory_measure
 from fastmesh._native.net.table cimport table_get
 from fastmesh._native.net.turn_t cimport SLOW_TURNS_KEPT, TURN_PHASES, slow_turn_t
@@ -29,6 +30,13 @@ from fastmesh._native.sys.atomics cimport (
     fm_load_relaxed_u64,
 )
 from fastmesh._native.sys.os cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+
+cdef uint32_t clock_ms() noexcept nogil:
+    """The workers' clock, as health words have it."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <uint32_t> (<uint64_t> now.tv_sec * 1000 + <uint64_t> now.tv_nsec // 1000000)
 
 
 cdef class Counters:
@@ -186,6 +194,14 @@ cdef class Counters:
         cdef slot_t *slot = <slot_t *> table_get(&self.shared.slots, index)
         return (fm_load_relaxed_u32(&slot.ejected_total), fm_load_relaxed_u32(&slot.ejected_ms),
                 fm_load_relaxed_u32(&slot.ejected_for_ms), fm_load_relaxed_u32(&slot.reason))
+
+    def slot_tell(self, uint32_t index):
+        """What is known of the endpoint beside active checks, as durations, which any process understands: a dict of the
+        fields of ``told_t``, or None if there is nothing to tell."""
+        cdef told_t told
+        if not health_tell(<slot_t *> table_get(&self.shared.slots, index), clock_ms(), &told):
+            return None
+        return told
 
     def service_use(self, uint32_t index):
         """(retries, retries that the budget refused, requests that a limit refused, in flight, retrying, queued,

@@ -25,6 +25,7 @@ from fastmesh._native.core.mailbox cimport (
     COMMAND_CLOSE_GONE,
     COMMAND_CLOSE_IDLE,
     COMMAND_CLOSE_SOCKET,
+    COMMAND_FLAG_HANDED_ON,
     COMMAND_FLAG_LEAVING,
     COMMAND_FLAG_SHARED,
     COMMAND_MOVE_SOCKET,
@@ -42,7 +43,7 @@ from fastmesh._native.core.watchdog cimport (
 )
 from fastmesh._native.core.watchdog_t cimport watchdog_t
 from fastmesh._native.core.worker cimport worker_free, worker_init, worker_run
-from fastmesh._native.core.counters cimport Counters
+from fastmesh._native.core.counters cimport Counters, clock_ms
 from fastmesh._native.lb.lb_t cimport lb_t
 from fastmesh._native.net.health cimport (
     REASON_SUCCESS_RATE,
@@ -50,7 +51,9 @@ from fastmesh._native.net.health cimport (
     health_may_eject,
     health_ramp_begin,
     health_ramp_step,
+    health_resume,
     health_without_time,
+    told_t,
 )
 from fastmesh._native.net.overload cimport overload_init
 from fastmesh._native.net.snap_t cimport MAX_WORKERS, block_ref_t, listener_block_t, service_t, snap_t
@@ -74,13 +77,10 @@ from fastmesh._native.sys.atomics cimport (
     fm_store_release_u32,
 )
 from fastmesh._native.sys.os cimport (
-    CLOCK_MONOTONIC,
     EFD_CLOEXEC,
     EFD_NONBLOCK,
-    clock_gettime,
     epoll_create1,
     eventfd,
-    timespec,
 )
 from fastmesh._native.sys.signals cimport fm_block_signals
 from fastmesh._native.sys.slowdown cimport FM_SLOWDOWN_NS
@@ -101,13 +101,6 @@ def error_text(int number):
     if not 0 < number < FM_ERROR_LIMIT or fm_error_info[number].text == NULL:
         return ""
     return (<bytes> fm_error_info[number].text).decode()
-
-
-cdef uint32_t clock_ms() noexcept:
-    """The workers' clock, as health words have it."""
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <uint32_t> (<uint64_t> now.tv_sec * 1000 + <uint64_t> now.tv_nsec // 1000000)
 
 
 cdef bint lb_has_slot(const lb_t *lb, const slot_t *slot) noexcept:
@@ -377,6 +370,10 @@ cdef class Engine(Counters):
         else:
             health_ramp_step(slot, clock_ms())
 
+    def slot_resume(self, uint32_t index, told_t told):
+        """Takes up what another process told of the endpoint. After ``slot_define``, before the slot is published."""
+        health_resume(<slot_t *> table_get(&self.shared.slots, index), clock_ms(), &told)
+
     def slot_is_free(self, uint32_t index, uint64_t retired_in):
         """Whether every worker has adopted ``retired_in`` and has no connection and no request on the slot, and no request
         holds a block that could still choose it for a retry. Call ``reap`` before."""
@@ -534,9 +531,10 @@ cdef class Engine(Counters):
     def move_socket(self, uint32_t worker, uint32_t listener_index, uint64_t identity):
         self._post(worker, COMMAND_MOVE_SOCKET, -1, listener_index, identity, 0)
 
-    def close_socket(self, uint32_t worker, uint64_t identity):
-        """The caller closes the descriptor when ``commands_done`` has reached ``commands_posted``."""
-        self._post(worker, COMMAND_CLOSE_SOCKET, -1, 0, identity, 0)
+    def close_socket(self, uint32_t worker, uint64_t identity, bint leave=False):
+        """The caller closes the descriptor when ``commands_done`` has reached ``commands_posted``. ``leave``: another
+        process serves the socket too and takes what waits."""
+        self._post(worker, COMMAND_CLOSE_SOCKET, -1, 0, identity, COMMAND_FLAG_HANDED_ON if leave else 0)
 
     def close_idle(self, uint32_t least_idle_ms, bint leaving):
         """Clients that have been idle for so long are closed, once what has arrived of them is served; with ``leaving`` only

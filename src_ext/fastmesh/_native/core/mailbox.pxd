@@ -59,6 +59,7 @@ cdef enum command_kind_t:
 cdef enum command_flag_t:
     COMMAND_FLAG_SHARED = 1  # one descriptor that all workers watch
     COMMAND_FLAG_LEAVING = 2  # only clients of sockets that were closed
+    COMMAND_FLAG_HANDED_ON = 4  # another process serves the socket too: what waits is left to it
 
 cdef enum: LAST_ACCEPTS = 128  # rounds of the accept budget before a socket is closed
 
@@ -146,12 +147,20 @@ cdef inline void socket_unwatch(worker_t *w, socket_t *s) noexcept nogil:
 
 
 cdef inline void socket_close(worker_t *w, const command_t *command) noexcept nogil:
-    """Clients that wait in the queue are accepted before, so that none of them is reset."""
+    """Clients that wait in the queue are accepted before, so that none of them is reset.
+
+    A socket that is left to another process stops being watched first. The queue is then its, but of a shared socket only
+    one watcher is woken for a client (``EPOLLEXCLUSIVE``): if that was this worker, nobody else knows of it."""
     cdef socket_t *s = socket_find(w, command.identity)
     cdef int32_t _round
     if s == NULL:
         return
     s.draining = 1
+    if command.flags & COMMAND_FLAG_HANDED_ON:
+        epoll_ctl(w.epoll_fd, EPOLL_CTL_DEL, s.conn.fd, NULL)
+        if not s.conn.listen_shared:
+            socket_unwatch(w, s)
+            return
     s.conn.flags |= F_READABLE
     for _round in range(LAST_ACCEPTS):
         if s.conn.flags & F_READABLE:

@@ -37,6 +37,9 @@ from fastmesh._native.net.health cimport (
     health_probe_claim,
     health_ramp_begin,
     health_ramp_step,
+    health_resume,
+    health_tell,
+    told_t,
 )
 from fastmesh._native.net.overload cimport level_of, memory_measure, overload_init, share_of
 from fastmesh._native.net.pool cimport (
@@ -491,6 +494,16 @@ cdef class Net:
         """(in a row, when, for how long, in all, reason)"""
         return (self.slot.ejections, self.slot.ejected_ms, self.slot.ejected_for_ms, self.slot.ejected_total,
                 self.slot.reason)
+
+    def tell(self, uint64_t now_ms):
+        """What another process is told of the endpoint, or None."""
+        cdef told_t told
+        return told if health_tell(&self.slot, <uint32_t> now_ms, &told) else None
+
+    def resume(self, uint64_t now_ms, told_t told):
+        """A new endpoint begins where another process was."""
+        memset(&self.slot, 0, sizeof(self.slot))
+        health_resume(&self.slot, <uint32_t> now_ms, &told)
 
     @property
     def health_changes(self):

@@ -195,3 +195,57 @@ cdef inline bint health_good(slot_t *slot, uint32_t slow_start_ms, uint32_t now_
     if <uint32_t> word == 0 or <int32_t> (sent_ms - fm_load_relaxed_u32(&slot.ejected_ms)) < 0:
         return False
     return health_ramp_begin(slot, slow_start_ms, now_ms, word, health_without_time(word))
+
+
+# ---------------------------------------------------------------- told to another process
+
+ctypedef struct told_t:
+    uint32_t out  # 1: left out, or half open
+    uint32_t out_ms  # for how much longer; 0: half open
+    uint32_t ejections
+    uint32_t ejected_ago_ms
+    uint32_t ejected_for_ms
+    uint32_t reason
+    uint32_t bad_5xx
+    uint32_t bad_gateway
+    uint32_t given_up
+    uint32_t ramp_ms  # 0: no slow start
+    uint32_t ramp_ago_ms
+
+
+cdef inline bint health_tell(const slot_t *slot, uint32_t now_ms, told_t *told) noexcept nogil:
+    """All that led to the endpoint's state, as durations. False: it is as a new one."""
+    cdef uint64_t word = fm_load_relaxed_u64(&slot.health)
+    told.out = <uint32_t> word != 0
+    told.out_ms = <uint32_t> word - now_ms if health_is_down(word, now_ms) else 0
+    told.ejections = fm_load_relaxed_u32(&slot.ejections)
+    told.ejected_ago_ms = now_ms - fm_load_relaxed_u32(&slot.ejected_ms) if told.ejections else 0
+    told.ejected_for_ms = fm_load_relaxed_u32(&slot.ejected_for_ms)
+    told.reason = fm_load_relaxed_u32(&slot.reason)
+    told.bad_5xx = fm_load_relaxed_u32(&slot.bad_5xx)
+    told.bad_gateway = fm_load_relaxed_u32(&slot.bad_gateway)
+    told.given_up = fm_load_relaxed_u32(&slot.given_up)
+    told.ramp_ms = 0
+    told.ramp_ago_ms = 0
+    if (word >> SHARE_SHIFT) & SHARE_MASK:
+        told.ramp_ms = fm_load_relaxed_u32(&slot.ramp_ms)
+        told.ramp_ago_ms = now_ms - fm_load_relaxed_u32(&slot.ramp_start_ms)
+    return told.out != 0 or told.ejections != 0 or told.bad_5xx != 0 or told.bad_gateway != 0 or told.given_up != 0 \
+        or told.ramp_ms != 0
+
+
+cdef inline void health_resume(slot_t *slot, uint32_t now_ms, const told_t *told) noexcept nogil:
+    """Begins where another process was. The slot is not published yet."""
+    cdef uint64_t word = fm_load_relaxed_u64(&slot.health)
+    cdef uint32_t until = now_ms + told.out_ms
+    fm_store_relaxed_u32(&slot.ejections, told.ejections)
+    fm_store_relaxed_u32(&slot.ejected_ms, now_ms - told.ejected_ago_ms)
+    fm_store_relaxed_u32(&slot.ejected_for_ms, told.ejected_for_ms)
+    fm_store_relaxed_u32(&slot.reason, told.reason)
+    fm_store_relaxed_u32(&slot.bad_5xx, told.bad_5xx)
+    fm_store_relaxed_u32(&slot.bad_gateway, told.bad_gateway)
+    fm_store_relaxed_u32(&slot.given_up, told.given_up)
+    if told.out:
+        fm_cas_u64(&slot.health, word, health_without_time(word) | (until if until != 0 else 1))
+    elif told.ramp_ms and health_ramp_begin(slot, told.ramp_ms, now_ms - told.ramp_ago_ms, word, word):
+        health_ramp_step(slot, now_ms)
