@@ -20,6 +20,7 @@ from fastmesh.health.checks import Result, run_check
 from fastmesh.health.pace import Pace
 from fastmesh.health.standing import Past, Standing, State
 from fastmesh.model import Address, Config, Health
+from fastmesh.model.told import Checked
 
 log = logging.getLogger("fastmesh.health")
 
@@ -134,6 +135,7 @@ class Checker:
             str, dict[str, int]
         ] = {}  # of services that are gone too: a counter never restarts
         self._prepared: dict[Key, _First] = {}
+        self._told: dict[Key, Checked] = {}
         self._heap: list[tuple[float, int, _Watched]] = []
         self._ticket = 0
         self._place = self._chance.random()
@@ -141,6 +143,20 @@ class Checker:
         self._untold: dict[Key, bool] = {}
         self._news = trio.Event()
         self._late_told = False
+
+    # ------------------------------------------------------------ another process's verdicts
+
+    def tell(self) -> dict[Key, Checked]:
+        """The verdict on each endpoint that has one."""
+        told = {
+            one.key: one.tell() for service in self._services.values() for one in service.endpoints.values()
+        }
+        return {key: checked for key, checked in told.items() if checked is not None}
+
+    def recall(self, told: Mapping[Key, Checked]) -> None:
+        """The first configuration begins with these: what was unhealthy is so until a check says otherwise,
+        and what was healthy is not waited for."""
+        self._told = dict(told)
 
     # ------------------------------------------------------------ the configuration
 
@@ -171,6 +187,7 @@ class Checker:
         for name, addresses in plan.items():
             self._follow_service(name, _health_of(config, name), addresses)
         self._prepared = {}
+        self._told = {}
         if len(self._heap) > 64 + 2 * sum(len(service.endpoints) for service in self._services.values()):
             self._heap = [entry for entry in self._heap if _holds(entry)]
             heapify(self._heap)
@@ -182,7 +199,13 @@ class Checker:
         for name, addresses in plan.items():
             service = self._services.get(name)
             known = service.endpoints if service is not None else {}
-            rows.append([((name, text), address) for text, address in addresses.items() if text not in known])
+            rows.append(
+                [
+                    ((name, text), address)
+                    for text, address in addresses.items()
+                    if text not in known and (name, text) not in self._told
+                ]
+            )
         return [item for turn in zip_longest(*rows) for item in turn if item is not None]
 
     async def _first_check(self, key: Key, address: Address, health: Health) -> None:
@@ -203,11 +226,10 @@ class Checker:
             fresh: dict[Key, bool] = {}
             healthy = checked = 0
             for text in addresses:
-                first = self._prepared.get((name, text))
                 if text in known:
                     passed = {"healthy": True, "unhealthy": False, "pending": None}[known[text].state]
                 else:
-                    passed = first.result.passed if first is not None else None
+                    passed = self._first_verdict((name, text))
                     if passed is not None:
                         fresh[name, text] = passed
                 healthy += passed is True
@@ -216,6 +238,13 @@ class Checker:
                 fresh = {(name, text): True for text in addresses if text not in known}
             verdicts.update(fresh)
         return verdicts
+
+    def _first_verdict(self, key: Key) -> bool | None:
+        told = self._told.get(key)
+        if told is not None:
+            return told.state == "healthy"
+        first = self._prepared.get(key)
+        return first.result.passed if first is not None else None
 
     def _follow_service(self, name: str, health: Health, addresses: Mapping[str, Address]) -> None:
         service = self._services.get(name)
@@ -242,10 +271,13 @@ class Checker:
 
     def _begin(self, watched: _Watched, now: float) -> None:
         first = self._prepared.get(watched.key)
-        if first is None:
-            self._schedule(watched, now)
-            return
-        self._note(watched, first.result, at=first.at, seconds=first.seconds)
+        told = self._told.get(watched.key)
+        if told is not None:
+            watched.resume(told)
+            watched.service.checked += 1
+            watched.service.healthy += watched.state == "healthy"
+        elif first is not None:
+            self._note(watched, first.result, at=first.at, seconds=first.seconds)
         if watched.state == "pending":
             self._schedule(watched, now)
             return

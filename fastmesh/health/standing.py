@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Literal
 
 from msgspec import Struct
 
 from fastmesh.health.checks import Result
 from fastmesh.model import Health
+from fastmesh.model.told import Checked
 
 State = Literal["pending", "healthy", "unhealthy"]
 HISTORY = 10
@@ -34,6 +36,21 @@ class Standing:
         self.last_error = ""
         self.history: tuple[Past, ...] = ()
         self._passing = False
+
+    def tell(self) -> Checked | None:
+        """For another process; None before the first verdict."""
+        if self.state == "pending":
+            return None
+        ago = max(0.0, time.time() - self.since)
+        return Checked(self.state, ago, self.in_a_row, self._passing, self.last_error)
+
+    def resume(self, told: Checked) -> None:
+        """Begins where another process was."""
+        self.state = told.state
+        self.since = time.time() - told.ago
+        self.in_a_row = told.in_a_row
+        self._passing = told.passing
+        self.last_error = told.error
 
     def take(self, result: Result, health: Health, *, at: float, seconds: float) -> bool:
         """Whether ``result`` changes the state. The first one decides at once, later ones when there are as
