@@ -50,6 +50,7 @@ class Api:
             Endpoint("GET", "/api/v1/latency", "percentiles and HdrHistogram encodings", self._latency),
             Endpoint("GET", "/api/v1/workers", "worker threads", self._workers),
             Endpoint("GET", "/api/v1/overload", "what is used of what may be", self._overload),
+            Endpoint("GET", "/api/v1/process", "this process, and whom it took over from", self._process),
             Endpoint("POST", "/api/v1/reload", "read the configuration again, now", self._reload),
             Endpoint("GET", "/api/v1/drain", "what drains, and how far it is", self._drains),
             Endpoint(
@@ -128,6 +129,9 @@ class Api:
 
     async def _overload(self, request: Request) -> Response:
         return await self._in_thread(lambda: json_response(views.overload_view(self._control.stats())))
+
+    async def _process(self, request: Request) -> Response:
+        return json_response(dict(self._control.process()))
 
     async def _latency(self, request: Request) -> Response:
         def make() -> Response:

@@ -4,7 +4,7 @@ pass."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
@@ -102,6 +102,9 @@ class ControlPlane(Protocol):
 
     def health(self) -> Mapping[str, ServiceHealth]:
         """What active checks say, of each service that has them."""
+
+    def process(self) -> Mapping[str, Any]:
+        """This process: version, pid, since when, whether it drains, whom it took over from."""
 
     async def reload(self) -> ReloadOutcome: ...
 

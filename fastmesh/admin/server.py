@@ -59,13 +59,21 @@ class AdminServer:
         self._respond = respond
         self._limit = connections
         self._open: dict[int, _Connection] = {}
+        self._accepting = trio.CancelScope()
 
     async def serve(self, sockets: Iterable[socket.socket]) -> None:
         """Accepts until cancelled; returns when there is no socket. The sockets stay open: whoever bound them
         closes them."""
         listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(item.dup())) for item in sockets]
-        if listeners:
-            await trio.serve_listeners(self._handle, listeners)
+        if not listeners:
+            return
+        async with trio.open_nursery() as clients:
+            with self._accepting:
+                await trio.serve_listeners(self._handle, listeners, handler_nursery=clients)
+
+    def leave(self) -> None:
+        """Another process answers new clients from now on; those that are here get one more answer."""
+        self._accepting.cancel()
 
     async def finish(self) -> None:
         """Waits a moment for answers in progress to be sent."""
@@ -125,7 +133,8 @@ class AdminServer:
                 return
             connection.waiting_since = None
             response = await self._answer(request)
-            await _send(connection, response, head_only=request.method == "HEAD", close=False)
+            last = self._accepting.cancel_called
+            await _send(connection, response, head_only=request.method == "HEAD", close=last)
             if connection.protocol.our_state is not h11.DONE:
                 return
             connection.protocol.start_next_cycle()

@@ -85,24 +85,35 @@ def cli() -> None:
 
 @cli.command(
     epilog="""
-Example:
+Examples:
   fastmesh run fastmesh.yaml
+  fastmesh run --takeover /run/fastmesh/takeover.sock fastmesh.yaml
+The second one starts, and upgrades: run again, it takes the listening sockets
+over from the process that serves, which finishes what it has begun and ends.
+If it cannot start, the other one goes on.
 
 A change of the file is in effect within a second. Signals: TERM and INT finish
 what is in progress and end (a second one cuts it off), HUP reads the file
-again, USR1 reopens the access log.
+again, USR1 reopens the access log, USR2 starts a successor that takes over.
 Exit codes: 0 drained, 1 invalid configuration or start failed, 2 usage,
 3 forced by a second signal, 4 drain deadline passed.
 """
 )
 @click.argument("file", type=click.Path(path_type=Path))
-def run(file: Path) -> None:
+@click.option(
+    "--takeover",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Take over from the fastmesh that listens at this Unix socket, if one does; let the next one do so.",
+)
+def run(file: Path, takeover: Path | None) -> None:
     """Serve with the configuration FILE."""
     # The process goes on as the bare supervisor: the modules of this command line take 1 MiB that an idle
     # proxy need not hold. Same pid, same descriptors, same environment.
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *_path_flag(), "-m", "fastmesh.supervisor", str(file)])
+    arguments = [str(file), *([str(takeover)] if takeover is not None else [])]
+    os.execv(sys.executable, [sys.executable, *_path_flag(), "-m", "fastmesh.supervisor", *arguments])
 
 
 def _path_flag() -> list[str]:

@@ -92,7 +92,7 @@ def address_text(sock: socket.socket) -> str:
     return Bind("inet6", "" if every else host, port).text
 
 
-def share_out(given: dict[str, Given], config: Config) -> dict[str, Given]:
+def share_out(given: dict[str, Given], config: Config, *, warn: bool = True) -> dict[str, Given]:
     """Takes the sockets of the admin API out of ``given``, names those that stay as the listeners of
     ``config`` do, and warns of those that none of them binds: who connects there waits in vain. They are
     kept, for a listener that a later change brings."""
@@ -104,7 +104,8 @@ def share_out(given: dict[str, Given], config: Config) -> dict[str, Given]:
             if text not in given and other in given and other not in binds:
                 given[text] = given.pop(other)
     for text in sorted(text for text in given.keys() - binds.keys() if not given[text].ours):
-        log.warning("%s", _nobody_binds(text, binds))
+        if warn:
+            log.warning("%s", _nobody_binds(text, binds))
     return for_admin
 
 

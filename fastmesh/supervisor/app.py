@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
 
 import trio
 from msgspec.structs import replace
@@ -20,62 +22,69 @@ from fastmesh.health import ServiceHealth
 from fastmesh.model import Config, Given
 from fastmesh.model.ceilings import Ceilings
 from fastmesh.model.stats import Stats
+from fastmesh.model.told import Told
+from fastmesh.observability.logs import timestamp
 from fastmesh.observability.metrics import ReloadCounts
 from fastmesh.supervisor import activation, memory, notify, resources
 from fastmesh.supervisor.dataplane import DataPlane, DataPlaneFactory
 from fastmesh.supervisor.drain import Exit, Shutdown, drain
+from fastmesh.supervisor.estate import Estate
 from fastmesh.supervisor.keeper import ConfigKeeper
 from fastmesh.supervisor.lasting import Lasting
 from fastmesh.supervisor.outliers import eject_outliers
+from fastmesh.supervisor.takeover import Succession
 
 log = logging.getLogger("fastmesh")
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 RESOLVE_SECONDS = 30.0
 RESTART_SECONDS = 5.0
 TEND_SECONDS = 1.0
 
 
 async def serve(file: str, build_data_plane: DataPlaneFactory, lasting: Lasting) -> Exit:
-    """Runs fastmesh with the configuration ``file`` until it is told to stop. When this fails while the data
-    plane serves, it may be run again with the same ``lasting``, whose owner stops what is in it.
+    """Runs fastmesh with the configuration ``file`` until it is told to stop, or another process serves. When
+    this fails while the data plane serves, it may be run again with the same ``lasting``, whose owner stops
+    what is in it.
 
     Raises ConfigError for an invalid file and StartError when something cannot start, in an ExceptionGroup.
     """
     shutdown = Shutdown()
     keeper = ConfigKeeper(file)
     outcome = Exit.FORCED  # what holds when everything is cancelled by a second signal
+    succession = lasting.succession
     with trio.open_signal_receiver(*SIGNALS) as signals:
         lasting.raise_missed()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(obey, signals, keeper, shutdown, nursery.cancel_scope)
+            nursery.start_soon(obey, signals, keeper, shutdown, succession, nursery.cancel_scope)
 
             # Start, in order. Nothing is served before everything is known to be able to start.
             if lasting.data_plane is None:
                 config = await keeper.load()
-                given_to_admin = activation.share_out(lasting.given, config)
-                lasting.data_plane = make_data_plane(build_data_plane, config, lasting.given)
+                inherited = await succession.enter()
+                given_to_admin = share_out(lasting.given, inherited.given, config)
+                lasting.data_plane = make_data_plane(build_data_plane, config, lasting.given, inherited.told)
+                keeper.inherit(inherited.told, inherited.drains)
                 lasting.admin = await bind_everything(keeper, lasting.data_plane, given_to_admin)
+                await succession.still_wanted()
                 lasting.data_plane.start()
+                await succession.serving(lasting.data_plane, lasting.admin)
                 lasting.serving = True
-            data_plane = lasting.data_plane
+            data_plane, admin = lasting.data_plane, lasting.admin
             nursery.start_soon(go_on, "tending the data plane", tend, data_plane)
             nursery.start_soon(notify.feed_watchdog)
             if lasting.keeper is not None:
                 await start_again(keeper, lasting.keeper, shutdown)
             lasting.keeper = keeper
-            control = Control(keeper, data_plane, shutdown, failures=lasting.failures)
+            control = Control(keeper, data_plane, shutdown, succession, failures=lasting.failures)
             server = AdminServer(Api(control, keeper.started_with.admin).respond)
-            nursery.start_soon(server.serve, lasting.admin.sockets if lasting.admin is not None else [])
-            nursery.start_soon(go_on, "watching the configuration", keeper.watch)
-            nursery.start_soon(go_on, "resolving host names", refresh_names, keeper)
-            nursery.start_soon(go_on, "checking endpoints", keeper.checker.run, data_plane.set_health)
-            nursery.start_soon(
-                go_on, "comparing endpoints", eject_outliers, data_plane, lambda: keeper.config
-            )
+            nursery.start_soon(server.serve, admin.sockets if admin is not None else [])
+            estate = Estate(keeper, data_plane, shutdown, admin, server)
+            nursery.start_soon(go_on, "waiting for a successor", succession.serve, estate)
+            start_parts(nursery, keeper, data_plane)
             control.started = True
             memory.give_back()
-            serving = describe_start(data_plane.stats(), lasting.admin)
+            serving = describe_start(data_plane.stats(), admin)
             log.info("%s", serving)
             notify.ready(serving)
 
@@ -92,6 +101,18 @@ async def serve(file: str, build_data_plane: DataPlaneFactory, lasting: Lasting)
     return outcome
 
 
+def start_parts(nursery: trio.Nursery, keeper: ConfigKeeper, data_plane: DataPlane) -> None:
+    """What goes on while requests are served, and may fail without them."""
+
+    def start(what: str, run: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        nursery.start_soon(go_on, what, run, *arguments)
+
+    start("watching the configuration", keeper.watch)
+    start("resolving host names", refresh_names, keeper)
+    start("checking endpoints", keeper.checker.run, data_plane.set_health)
+    start("comparing endpoints", eject_outliers, data_plane, lambda: keeper.config)
+
+
 async def start_again(keeper: ConfigKeeper, before: ConfigKeeper, shutdown: Shutdown) -> None:
     """After a failure: a pause, for what fails at once must not fill the log, then what ``before`` had in
     force. A request to stop ends the pause."""
@@ -105,11 +126,18 @@ class Control:
     """What the admin API sees and may do (`fastmesh.admin.control.ControlPlane`)."""
 
     def __init__(
-        self, keeper: ConfigKeeper, data_plane: DataPlane, shutdown: Shutdown, failures: int = 0
+        self,
+        keeper: ConfigKeeper,
+        data_plane: DataPlane,
+        shutdown: Shutdown,
+        succession: Succession,
+        failures: int = 0,
     ) -> None:
         """``failures``: how many control planes failed before this one."""
         self.started = False
         self._failures = failures
+        self._succession = succession
+        self._since = time.time()
         self._keeper = keeper
         self._data_plane = data_plane
         self._shutdown = shutdown
@@ -143,6 +171,15 @@ class Control:
     def health(self) -> Mapping[str, ServiceHealth]:
         return self._keeper.checker.view()
 
+    def process(self) -> Mapping[str, Any]:
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "since": timestamp(self._since),
+            "state": self.not_ready() or "serving",
+            "takeover": self._succession.view(),
+        }
+
     async def reload(self) -> ReloadOutcome:
         return await self._keeper.reload("reload asked for")
 
@@ -165,9 +202,14 @@ class Control:
 
 
 async def obey(
-    signals: AsyncIterator[int], keeper: ConfigKeeper, shutdown: Shutdown, everything: trio.CancelScope
+    signals: AsyncIterator[int],
+    keeper: ConfigKeeper,
+    shutdown: Shutdown,
+    succession: Succession,
+    everything: trio.CancelScope,
 ) -> None:
-    """TERM and INT drain, a second one forces; HUP reloads; USR1 reopens the logs."""
+    """TERM and INT drain, a second one forces; HUP reloads; USR1 reopens the logs; USR2 starts a
+    successor."""
     async with trio.open_nursery() as nursery:
         async for number in signals:
             name = signal.Signals(number).name
@@ -175,7 +217,9 @@ async def obey(
                 nursery.start_soon(keeper.reload, name)
             elif number == signal.SIGUSR1:
                 keeper.reopen_logs()
-            elif shutdown.requested.is_set():
+            elif number == signal.SIGUSR2:
+                nursery.start_soon(succession.start_successor)
+            elif shutdown.asked:
                 log.error("%s: a second request to stop: what is in progress is cut off", name)
                 everything.cancel()
             else:
@@ -222,10 +266,20 @@ def limits(config: Config, workers: int) -> tuple[int, Ceilings]:
     return limit.connections, ceilings
 
 
-def make_data_plane(build: DataPlaneFactory, config: Config, given: Mapping[str, Given]) -> DataPlane:
+def share_out(given: dict[str, Given], inherited: dict[str, Given], config: Config) -> dict[str, Given]:
+    """Adds what another process handed in to what systemd did, and takes the admin API's part out."""
+    for_admin = activation.share_out(given, config)
+    for_admin.update(activation.share_out(inherited, config, warn=False))
+    given.update(inherited)
+    return for_admin
+
+
+def make_data_plane(
+    build: DataPlaneFactory, config: Config, given: Mapping[str, Given], told: tuple[Told, ...]
+) -> DataPlane:
     workers = config.workers or resources.available_cpus()
     limit, ceilings = limits(config, workers)
-    return build(workers=workers, connection_limit=limit, ceilings=ceilings, given=given)
+    return build(workers=workers, connection_limit=limit, ceilings=ceilings, given=given, told=told)
 
 
 async def bind_everything(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 from fastmesh.model import Address, Config, Given
 from fastmesh.model.ceilings import Ceilings
 from fastmesh.model.stats import Stats
+from fastmesh.model.told import Told
 
 
 class ApplyResult(Protocol):
@@ -55,6 +56,21 @@ class DataPlane(Protocol):
     def tend(self) -> tuple[str, ...]:
         """Called every second: frees what is not used any more; returns what is worth a log line."""
 
+    def held_sockets(self) -> Mapping[str, Given]:
+        """All listening sockets by the text of their bind, to be handed to another process."""
+
+    def tell(self) -> tuple[Told, ...]:
+        """What requests said of endpoints. Waits for a change in progress."""
+
+    def release_given(self, binds: Iterable[str]) -> tuple[str, ...]:
+        """Closes the handed-in sockets that no listener has, and returns their binds."""
+
+    def own_listeners(self, binds: Iterable[str]) -> None:
+        """No other process cares for these any more."""
+
+    def leave_listeners(self, binds: Collection[str]) -> None:
+        """Another process serves these now (blocking)."""
+
     def begin_drain(self) -> None:
         """From now on each answer carries ``Connection: close``."""
 
@@ -90,5 +106,7 @@ class DataPlaneFactory(Protocol):
         connection_limit: int,
         ceilings: Ceilings,
         given: Mapping[str, Given] | None = None,
+        told: Iterable[Told] = (),
     ) -> DataPlane:
-        """``given``: listening sockets that were handed in, by the text of their bind."""
+        """``given``: listening sockets that were handed in, by the text of their bind. ``told``: what another
+        process knew of endpoints."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from enum import IntEnum
 from math import inf
 
@@ -40,12 +39,14 @@ class Exit(IntEnum):
 
 
 class Shutdown:
-    """Whether the end was asked for, and how far it is. The first request drains; a second one, by signal,
-    forces."""
+    """Whether the end was asked for (``asked``), or comes since another process serves now (``successor``,
+    its pid), and how far it is. The first request drains; a second one, by signal, forces."""
 
     def __init__(self) -> None:
         self.requested = trio.Event()
         self.reason = ""
+        self.asked = False
+        self.successor = 0
         self._since = 0.0  # by the clock on the wall
         self._closed_at: float | None = None  # when the listeners were closed, by trio's clock
         self._timeout = inf
@@ -55,6 +56,14 @@ class Shutdown:
         self._watched_until = -inf
 
     def request(self, reason: str) -> None:
+        self.asked = True
+        self._begin(reason)
+
+    def hand_over(self, pid: int, version: str) -> None:
+        self.successor = pid
+        self._begin(f"handed over to pid {pid} (fastmesh {version})")
+
+    def _begin(self, reason: str) -> None:
         if not self.requested.is_set():
             self.reason = reason
             self._since = time.time()
@@ -105,23 +114,17 @@ class Shutdown:
         )
 
 
-async def drain(
-    data_plane: DataPlane, settings: Drain, shutdown: Shutdown, let_go: Callable[[], None] | None = None
-) -> Exit:
+async def drain(data_plane: DataPlane, settings: Drain, shutdown: Shutdown) -> Exit:
     """Waits ``delay`` (readiness already fails, so that balancers in front look elsewhere), closes the
     listeners, lets what is in progress finish and idle clients go, for at most ``timeout``.
 
-    ``let_go``, for a process whose listeners another one has taken over, leaves them to it instead of closing
-    them; then nobody has to look elsewhere, and there is no delay."""
-    if settings.delay > 0 and let_go is None:
+    When another process has taken over there is no delay: nobody has to look elsewhere."""
+    if settings.delay > 0 and not shutdown.successor:
         log.info("draining: still accepting for %g s", settings.delay)
         await trio.sleep(settings.delay)
-    if let_go is None:
-        data_plane.refuse_new()
-        await trio.sleep(HANDSHAKE_SECONDS)
-        data_plane.close_listeners()
-    else:
-        let_go()
+    data_plane.refuse_new()
+    await trio.sleep(HANDSHAKE_SECONDS)
+    data_plane.close_listeners()
     data_plane.begin_drain()  # who is told to go should meet a closed port, not one that closes just now
     shutdown.closed(settings.timeout)
     limit = "without a limit" if settings.timeout == inf else f"for at most {settings.timeout:g} s"

@@ -13,7 +13,7 @@ from fastmesh.model import Config, Endpoint, Listener, Service
 
 class Drains:
     """What the API asked for. It lasts over changes of the file for as long as the name is in it, and is gone
-    with the process."""
+    with the process, unless another one takes over."""
 
     def __init__(self) -> None:
         self._asked: dict[DrainTarget, None] = {}
@@ -26,6 +26,10 @@ class Drains:
 
     def asked(self, target: DrainTarget) -> bool:
         return target in self._asked
+
+    def all(self) -> tuple[DrainTarget, ...]:
+        """What the API asked for, also if the file says it too."""
+        return tuple(self._asked)
 
     def forget_gone(self, config: Config) -> tuple[DrainTarget, ...]:
         """Drops, and returns, what is not in the configuration any more."""

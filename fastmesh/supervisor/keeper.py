@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
@@ -21,6 +22,7 @@ from fastmesh.discovery import Resolver, names_of
 from fastmesh.errors import ConfigError, FastmeshError, Problem, StartError
 from fastmesh.health import Checker
 from fastmesh.model import Address, Config
+from fastmesh.model.told import Told
 from fastmesh.observability import logs
 from fastmesh.observability.metrics import ReloadCounts
 from fastmesh.registry import ConfigWatcher
@@ -80,6 +82,12 @@ class ConfigKeeper:
         self.access_log.use(self.config.access_log, opened, data_plane)
         self.last = _outcome("applied", generation=result.generation)
         self._warn_once(result.warnings)
+
+    def inherit(self, told: Iterable[Told], drains: Iterable[DrainTarget]) -> None:
+        """Between `load` and `apply_first`: what another process knew of endpoints and was asked to drain."""
+        self.checker.recall({(one.service, one.address): one.checked for one in told if one.checked})
+        for target in drains:
+            self.drains.put(target, True)
 
     async def take_over(self, before: ConfigKeeper) -> None:
         """In place of `load` and `apply_first`: goes on where the keeper of a control plane that failed has
@@ -200,6 +208,16 @@ class ConfigKeeper:
         """Lets a change in progress finish and refuses all further ones."""
         async with self._changing:
             self._closed = why
+
+    @asynccontextmanager
+    async def unchanging(self) -> AsyncIterator[None]:
+        """Waits for a change in progress; others wait for the end of the block."""
+        async with self._changing:
+            yield
+
+    def refuse_changes(self, why: str) -> None:
+        """As `close`, within `unchanging`."""
+        self._closed = why
 
     def reopen_logs(self) -> None:
         """Opens the access log's path again, after a rotation."""

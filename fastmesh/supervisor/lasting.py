@@ -12,6 +12,7 @@ from fastmesh.admin.sockets import AdminListening
 from fastmesh.model import Given
 from fastmesh.supervisor.dataplane import DataPlane
 from fastmesh.supervisor.keeper import ConfigKeeper
+from fastmesh.supervisor.takeover import Succession
 
 log = logging.getLogger("fastmesh")
 
@@ -19,9 +20,11 @@ log = logging.getLogger("fastmesh")
 class Lasting:
     """Made once a process. `fastmesh.supervisor.app.serve` fills it, and finds it so when it runs again."""
 
-    def __init__(self, given: dict[str, Given] | None = None) -> None:
-        """``given`` are listening sockets that were handed in, by the text of their address."""
+    def __init__(self, given: dict[str, Given] | None = None, takeover: str | None = None) -> None:
+        """``given`` are listening sockets that were handed in, by the text of their address. ``takeover``:
+        the Unix socket at which this process takes over, and is taken over from."""
         self.given = given or {}
+        self.succession = Succession(takeover)
         self.data_plane: DataPlane | None = None
         self.admin: AdminListening | None = None
         self.keeper: ConfigKeeper | None = None  # of the control plane that runs, or ran last
@@ -51,6 +54,7 @@ class Lasting:
 
     def stop(self) -> None:
         """The end of the process: in the reverse order of the start."""
+        self.succession.close()
         if self.admin is not None:
             self.admin.close()
         if self.data_plane is None:

@@ -11,7 +11,7 @@ import trio
 from fastmesh.config import render_text
 from fastmesh.errors import ConfigError, FastmeshError, StartError
 from fastmesh.observability import logs
-from fastmesh.supervisor import activation, notify
+from fastmesh.supervisor import activation, notify, successor
 from fastmesh.supervisor.app import RESTART_SECONDS, SIGNALS, serve
 from fastmesh.supervisor.dataplane import DataPlaneFactory
 from fastmesh.supervisor.drain import Exit
@@ -24,8 +24,10 @@ log = logging.getLogger("fastmesh")
 SWITCH_SECONDS = 0.001
 
 
-def run(file: str, build_data_plane: DataPlaneFactory | None = None) -> Exit:
-    """Serves with the configuration ``file`` until told to stop; what is wrong goes to stderr."""
+def run(file: str, build_data_plane: DataPlaneFactory | None = None, *, takeover: str | None = None) -> Exit:
+    """Serves with the configuration ``file`` until told to stop; what is wrong goes to stderr. ``takeover``:
+    the Unix socket at which this process takes over from another one, and the next one from it."""
+    successor.detach()
     logs.set_up()
     sys.setswitchinterval(SWITCH_SECONDS)
     if build_data_plane is None:
@@ -36,7 +38,7 @@ def run(file: str, build_data_plane: DataPlaneFactory | None = None) -> Exit:
     code: Exit | None = None
     try:
         # Before anything else opens a descriptor: theirs are known by their numbers.
-        lasting = Lasting(activation.take_sockets())
+        lasting = Lasting(activation.take_sockets(), takeover)
         with lasting.signals_kept(SIGNALS):
             try:
                 while code is None:
@@ -61,7 +63,7 @@ def _control(file: str, build_data_plane: DataPlaneFactory, lasting: Lasting) ->
     try:
         return trio.run(serve, file, build_data_plane, lasting)
     except Exception:
-        if not lasting.serving or lasting.ending:
+        if not lasting.serving or lasting.ending or lasting.succession.successor:
             raise
         lasting.failures += 1
         log.critical(

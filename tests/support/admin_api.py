@@ -87,6 +87,9 @@ class FakeControl:
         self.reloads += 1
         return self.outcome
 
+    def process(self) -> dict[str, object]:
+        return {"pid": 77, "takeover": None}
+
     def start_drain(self, *, watched: bool = False) -> None:
         self.asked_to_end += 1
         self.watched += watched
@@ -152,9 +155,10 @@ class Client:
 
 
 class RunningApi:
-    def __init__(self, control: FakeControl, address: str) -> None:
+    def __init__(self, control: FakeControl, address: str, server: AdminServer) -> None:
         self.control = control
         self.address = address
+        self.server = server
 
     async def connect(self) -> Client:
         if self.address.startswith("unix:"):
@@ -181,12 +185,12 @@ async def running_api(
     sockets = open_admin_sockets(bind)
     name = sockets[0].getsockname()
     address = bind if bind.startswith("unix:") else f"{name[0]}:{name[1]}"
-    api = Api(control, admin or Admin(address))
+    server = AdminServer(Api(control, admin or Admin(address)).respond, connections)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(AdminServer(api.respond, connections).serve, sockets)
+            nursery.start_soon(server.serve, sockets)
             with trio.fail_after(20):
-                yield RunningApi(control, address)
+                yield RunningApi(control, address, server)
             nursery.cancel_scope.cancel()
     finally:
         close_admin_sockets(sockets)

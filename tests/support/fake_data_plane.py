@@ -1,8 +1,8 @@
 """A data plane in memory for tests of the control plane: it binds the listeners and serves nothing.
 
-Run as a script (``fake_data_plane.py FILE``) it is the whole of ``fastmesh run`` on this data plane. The
-environment ``FAKE_BUSY`` then names a file whose number is what `busy` says, and each call goes to stderr as
-``fake: …``.
+Run as a script (``fake_data_plane.py FILE [TAKEOVER]``) it is the whole of ``fastmesh run`` on this data
+plane. The environment ``FAKE_BUSY`` then names a file whose number is what `busy` says, and each call goes to
+stderr as ``fake: …``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from fastmesh.model.stats import (
     Stats,
     WorkerStats,
 )
+from fastmesh.model.told import Told
 from fastmesh.registry import changes
 
 NO_CEILINGS = Ceilings()
@@ -54,10 +55,13 @@ class FakeDataPlane:
         connection_limit: int,
         ceilings: Ceilings = NO_CEILINGS,
         given: Mapping[str, Given] | None = None,
+        told: Iterable[Told] = (),
     ) -> None:
         self.workers = workers
         self.connection_limit = connection_limit
         self.ceilings = ceilings
+        self.given = dict(given or {})
+        self.told = tuple(told)
         self.calls: list[str] = []
         self.config: Config | None = None
         self.resolved: Mapping[str, tuple[Address, ...]] = {}
@@ -73,7 +77,6 @@ class FakeDataPlane:
         self.may_eject = True
         self._generation = 0
         self._sockets: dict[str, socket.socket] = {}
-        self._given = dict(given or {})
 
     def _called(self, name: str) -> None:
         self.calls.append(name)
@@ -94,8 +97,8 @@ class FakeDataPlane:
         for text, bind in wanted.items():
             if text in self._sockets:
                 continue
-            if text in self._given:
-                (fresh[text],) = self._given.pop(text).sockets
+            if text in self.given:
+                fresh[text] = self.given.pop(text).sockets[0]
                 continue
             item = socket.socket()
             item.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -176,6 +179,26 @@ class FakeDataPlane:
             generation=self._generation,
         )
 
+    def held_sockets(self) -> dict[str, Given]:
+        return {text: Given((item,), ours=True) for text, item in self._sockets.items()}
+
+    def tell(self) -> tuple[Told, ...]:
+        return self.told
+
+    def release_given(self, binds: Iterable[str]) -> tuple[str, ...]:
+        unused = tuple(text for text in binds if text in self.given)
+        for text in unused:
+            self.given.pop(text).sockets[0].close()
+        return unused
+
+    def own_listeners(self, binds: Iterable[str]) -> None:
+        self._called(f"own_listeners {' '.join(binds)}")
+
+    def leave_listeners(self, binds: Collection[str]) -> None:
+        self._called(f"leave_listeners {' '.join(binds)}")
+        for text in [text for text in self._sockets if text in binds]:
+            self._sockets.pop(text).close()
+
     def begin_drain(self) -> None:
         self._called("begin_drain")
 
@@ -228,7 +251,7 @@ class ScriptedDataPlane(FakeDataPlane):
 def main() -> int:
     from fastmesh.supervisor.main import run
 
-    return run(sys.argv[1], ScriptedDataPlane)
+    return run(sys.argv[1], ScriptedDataPlane, takeover=sys.argv[2] if len(sys.argv) > 2 else None)
 
 
 if __name__ == "__main__":

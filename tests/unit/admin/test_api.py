@@ -18,6 +18,7 @@ READABLE = (
     "/api/v1/latency",
     "/api/v1/workers",
     "/api/v1/overload",
+    "/api/v1/process",
 )
 
 

@@ -170,3 +170,25 @@ async def test_unix_peers_may_post(tmp_path):
     async with running_api(bind=f"unix:{tmp_path / 'fm.sock'}") as api:
         assert (await api.ask("POST", "/api/v1/reload", "host: anything"))[0] == 200
         assert api.control.reloads == 1
+
+
+@pytest.mark.trio
+async def test_leaving_lets_those_who_are_here_have_one_more_answer():
+    """And whoever comes is another process's, which holds the socket too."""
+    async with running_api() as api:
+        here = await api.connect()
+        async with here.stream:
+            assert (await here.ask("GET", "/healthz"))[0] == 200
+            api.server.leave()
+            await trio.testing.wait_all_tasks_blocked()
+            late = await api.connect()
+            async with late.stream:
+                await here.send(GET)
+                status, headers, _ = await here.answer()
+                assert (status, headers["connection"]) == (200, "close")
+                assert await here.ended()
+                await late.send(GET)
+                await trio.testing.wait_all_tasks_blocked()
+                with trio.move_on_after(0.05) as nobody:
+                    await late.answer()
+                assert nobody.cancelled_caught, "it was accepted"

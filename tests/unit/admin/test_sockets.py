@@ -108,3 +108,33 @@ def test_the_umask_is_put_back(tmp_path):
         assert os.umask(0o022) == 0o022
     finally:
         os.umask(before)
+
+
+# ---------------------------------------------------------------- handed in and left
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_socket_that_was_handed_in_is_used_for_its_bind_alone(tmp_path, ours):
+    bind, other = f"unix:{tmp_path / 'a.sock'}", f"unix:{tmp_path / 'b.sock'}"
+    (sock,) = open_admin_sockets(bind)
+    given = {bind: Given((sock,), ours)}
+    elsewhere = open_admin(other, given)
+    assert elsewhere.sockets[0] is not sock
+    assert elsewhere.ours
+    elsewhere.close()
+    here = open_admin(bind, given)
+    assert here.sockets == [sock]
+    here.close()
+    assert sock.fileno() == -1
+    assert (tmp_path / "a.sock").exists() is not ours
+    assert not (tmp_path / "b.sock").exists()
+
+
+def test_what_was_left_is_not_removed(tmp_path):
+    admin = open_admin(f"unix:{tmp_path / 'a.sock'}")
+    copy = admin.sockets[0].dup()
+    admin.leave()
+    admin.close()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "a.sock"))
+    copy.close()

@@ -10,6 +10,7 @@ from fastmesh.errors import StartError
 from fastmesh.supervisor import app
 from fastmesh.supervisor.drain import Shutdown
 from fastmesh.supervisor.keeper import ConfigKeeper
+from fastmesh.supervisor.takeover import Succession
 from support.fake_data_plane import FakeDataPlane
 
 FILE = """\
@@ -53,7 +54,8 @@ def test_readiness_follows_the_stack():
 
     async def main():
         shutdown = Shutdown()
-        control = app.Control(ConfigKeeper("x"), FakeDataPlane(workers=1, connection_limit=1), shutdown)
+        data_plane = FakeDataPlane(workers=1, connection_limit=1)
+        control = app.Control(ConfigKeeper("x"), data_plane, shutdown, Succession(None))
         assert control.not_ready() == "starting"
         control.started = True
         assert control.not_ready() is None

@@ -46,15 +46,18 @@ def test_the_delay_comes_before_anything_closes(data_plane):
     run_on_jumping_clock(main)
 
 
-def test_listeners_that_were_handed_over_are_left_and_there_is_no_delay(data_plane):
-    async def main():
-        assert await drain(data_plane, Drain(5, 30), Shutdown(), lambda: left.append(1)) is Exit.DONE
-        assert trio.current_time() < 1
+def test_after_handing_over_there_is_no_delay(data_plane):
+    """What the successor did not take is closed as ever."""
 
-    left = []
+    async def main():
+        shutdown = Shutdown()
+        shutdown.hand_over(77, "9.9")
+        began = trio.current_time()
+        assert await drain(data_plane, Drain(5, 30), shutdown) is Exit.DONE
+        assert trio.current_time() - began < 1
+
     run_on_jumping_clock(main)
-    assert left == [1]
-    assert data_plane.calls == ["begin_drain"]
+    assert data_plane.calls[:3] == ["refuse_new", "close_listeners", "begin_drain"]
 
 
 @pytest.mark.parametrize("timeout", [30, math.inf])
@@ -232,3 +235,22 @@ def test_exit_codes_of_the_contract():
         3,
         4,
     ]
+
+
+def test_handing_over_is_not_asked_for_by_anybody():
+    """So that a signal that comes afterwards is the first one, which does not force."""
+    shutdown = Shutdown()
+    shutdown.hand_over(77, "9.9")
+    assert shutdown.requested.is_set()
+    assert (shutdown.asked, shutdown.successor) == (False, 77)
+    assert shutdown.reason == "handed over to pid 77 (fastmesh 9.9)"
+    shutdown.request("SIGTERM")
+    assert shutdown.asked
+    assert shutdown.reason == "handed over to pid 77 (fastmesh 9.9)"
+
+
+def test_a_request_is_asked_for():
+    shutdown = Shutdown()
+    shutdown.request("SIGTERM")
+    shutdown.request("SIGINT")
+    assert (shutdown.asked, shutdown.successor, shutdown.reason) == (True, 0, "SIGTERM")

@@ -419,3 +419,29 @@ def test_a_process_that_ends_takes_no_more_wishes(rig):
         assert not rig.keeper.drains.asked(SERVICE)
 
     scenario(rig, test)
+
+
+def test_nothing_changes_while_another_process_takes_over(rig):
+    async def test():
+        async with rig.keeper.unchanging():
+            rig.write("127.0.0.1:1, 127.0.0.1:2")
+            with trio.move_on_after(0.1) as waited:
+                await rig.keeper.reload("SIGHUP")
+            assert waited.cancelled_caught
+            assert len(rig.data_plane.config.services["a"].endpoints) == 1
+        outcome = await rig.keeper.reload("SIGHUP")
+        assert outcome.result in ("applied", "unchanged")
+        assert len(rig.data_plane.config.services["a"].endpoints) == 2
+
+    scenario(rig, test)
+
+
+def test_nothing_changes_after_another_process_took_over(rig):
+    async def test():
+        async with rig.keeper.unchanging():
+            rig.keeper.refuse_changes("it has handed over")
+        rig.write("127.0.0.1:1, 127.0.0.1:2")
+        outcome = await rig.keeper.reload("SIGHUP")
+        assert (outcome.result, outcome.error) == ("refused", "it has handed over")
+
+    scenario(rig, test)
