@@ -92,9 +92,11 @@ class Serving(Struct, frozen=True):
 
 
 class Left(Struct, frozen=True):
-    """The predecessor has let go, or with `refused` it has not and goes on."""
+    """The predecessor has let go, or with `refused` it has not and goes on. (That can come in place of an
+    `Offer` too.)"""
 
     refused: str = ""
+    protocol: int = PROTOCOL
 
 
 class Disagreement(FastmeshError):

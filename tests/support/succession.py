@@ -36,13 +36,13 @@ class House:
         self.listeners = {name: servers(count) for name, count in counts.items()}
         self.admin = admin
         self.more: list[tuple[Group, Sequence[socket.socket]]] = []
-        self.drains = False
+        self.draining = False
         self.left: Serving | None = None
         self.successor = 0
         self.fails: Exception | None = None
 
     def leaving(self) -> bool:
-        return self.drains
+        return self.draining
 
     @asynccontextmanager
     async def unchanging(self) -> AsyncIterator[None]:

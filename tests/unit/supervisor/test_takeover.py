@@ -183,7 +183,7 @@ async def refused(path, text):
 
 
 def test_one_that_drains_refuses(path, house, caplog):
-    house.drains = True
+    house.draining = True
 
     async def test():
         async with reigning(path, house):
@@ -354,6 +354,17 @@ def test_a_failure_of_handing_over_is_told(path, house, caplog):
 
     play(test)
     assert "handing over failed" in caplog.text
+
+
+def test_a_failure_of_the_offer_is_told(path, house, monkeypatch):
+    monkeypatch.setattr(house, "held", lambda: 1 / 0)
+
+    async def test():
+        async with reigning(path, house):
+            await refused(path, "refuses: ZeroDivisionError")
+        assert not house.left
+
+    play(test)
 
 
 def test_a_predecessor_that_dies_has_left_everything(path, house, monkeypatch, caplog):

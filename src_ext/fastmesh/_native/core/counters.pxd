@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t
 from fastmesh._native.net.worker_t cimport shared_t, worker_t
 
 
-cdef uint32_t clock_ms() noexcept
+cdef uint32_t clock_ms() noexcept nogil
 
 
 cdef class Counters:

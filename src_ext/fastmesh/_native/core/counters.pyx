@@ -32,7 +32,7 @@ from fastmesh._native.sys.atomics cimport (
 from fastmesh._native.sys.os cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 
-cdef uint32_t clock_ms() noexcept:
+cdef uint32_t clock_ms() noexcept nogil:
     """The workers' clock, as health words have it."""
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
