@@ -225,6 +225,7 @@ def listener_spec(
         "header_ms": milliseconds(config.timeouts.header),
         "client_idle_ms": milliseconds(config.timeouts.idle),
         "body_limit": limits.body or 0,
+        "min_rate": limits.min_rate or 0,
         "header_bytes": limits.header_bytes,
         "header_count": limits.header_count,
         "target_bytes": limits.target_bytes,

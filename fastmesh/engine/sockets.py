@@ -21,6 +21,9 @@ from fastmesh.errors import StartError
 from fastmesh.model import Bind, Given
 
 BACKLOG = 4096  # the kernel caps it by net.core.somaxconn
+# What the kernel takes for a client beyond what its window lets it send: half of it is enough to go on with
+# until the worker gives more.
+UNSENT_BYTES = 128 * 1024
 # How long handshakes that have begun may take to end, once no new one begins.
 HANDSHAKE_SECONDS = 0.1
 
@@ -139,12 +142,19 @@ def _adopt(bind: Bind, given: Given, workers: int) -> Listening:
     if bind.family == "unix":
         return Listening(bind, sockets, True, given)
     for sock in sockets:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _set_for_clients(sock)
     if not all(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for sock in sockets):
         return Listening(bind, sockets, True, given)
     if len(sockets) < workers:
         sockets += _join(sockets[0], workers - len(sockets))
     return Listening(bind, sockets, False, given)
+
+
+def _set_for_clients(listening: socket.socket) -> None:
+    """What the sockets of clients inherit. Without a bound of its own the kernel's buffer holds up to
+    `net.ipv4.tcp_wmem` (4 MiB) for a client that reads slowly."""
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
 def _join(first: socket.socket, count: int) -> list[socket.socket]:
@@ -156,7 +166,7 @@ def _join(first: socket.socket, count: int) -> list[socket.socket]:
             joined.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _set_for_clients(sock)
             if first.family == socket.AF_INET6:
                 v6only = first.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
@@ -180,8 +190,7 @@ def _open_tcp(bind: Bind, workers: int) -> list[socket.socket]:
         first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             first.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if bind.dual_stack else 1)
-        # Accepted sockets inherit it
-        first.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _set_for_clients(first)
         first.bind((host, bind.port))
         first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         others = _join(first, workers - 1)

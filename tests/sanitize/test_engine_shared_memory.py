@@ -151,6 +151,7 @@ def listener(routes):
         "header_ms": 10000,
         "client_idle_ms": 60000,
         "body_limit": 0,
+        "min_rate": 240,
         "header_bytes": 32768,
         "header_count": 100,
         "target_bytes": 8192,

@@ -216,7 +216,7 @@ def compiled(listener: Listener, **config: Any) -> dict[str, Any]:
 def test_a_listener() -> None:
     spec = compiled(
         Listener("l", (), "tcp", True, Forwarded(host=False), ("h2c",)),
-        limits=Limits(1000, 20, 300, 9, 5000),
+        limits=Limits(1000, 20, 300, 9, 5000, min_rate=70),
         timeouts=Timeouts(header=2, idle=None),
     )
     assert spec == {
@@ -230,6 +230,7 @@ def test_a_listener() -> None:
         "header_ms": 2000,
         "client_idle_ms": 0,
         "body_limit": 5000,
+        "min_rate": 70,
         "header_bytes": 1000,
         "header_count": 20,
         "target_bytes": 300,

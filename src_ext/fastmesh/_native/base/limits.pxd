@@ -16,6 +16,7 @@ cdef enum:
     LINGER_MS = 2000  # a staged close waits this long for the peer's FIN
     LINGER_BYTES = 16777216  # an upload in full flight must get to read why it was refused
     ACCEPT_RETRY_MS = 100  # after EMFILE
+    PACE_LOOKS = 4  # so often in an idle time the kernel is asked what a slow reader has taken
 
     LOOK_MS = 100  # how often a worker looks at what is used, at most
     LOOK_GROUP_MS = 1000  # the kernel adds up a control group's memory anew for each look

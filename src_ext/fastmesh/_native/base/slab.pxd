@@ -9,10 +9,12 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from fastmesh._native.sys.atomics cimport fm_bump_u64, fm_unlikely
+from fastmesh._native.sys.pages cimport fm_pages_del, fm_pages_new
 
 cdef enum:
     SLAB_CHUNK_BYTES = 32768
     BUF_CLASSES = 4
+    BUF_PAGED = 2  # from this class on: of whole pages
     BUF_CACHED_BYTES = 1 << 20  # what each class may keep on its free list before it gives memory back
     BUF_MAX = 1 << 17  # the largest buffer that exists: nothing on the data path is ever longer
 
@@ -124,6 +126,17 @@ cdef inline uint32_t buf_class_of(uint32_t size) noexcept nogil:
     return 3
 
 
+cdef inline void *buf_take(uint32_t index) noexcept nogil:
+    return fm_pages_new(buf_class_bytes(index)) if index >= BUF_PAGED else malloc(buf_class_bytes(index))
+
+
+cdef inline void buf_drop(uint32_t index, void *item) noexcept nogil:
+    if index >= BUF_PAGED:
+        fm_pages_del(item, buf_class_bytes(index))
+    else:
+        free(item)
+
+
 cdef inline void bufpool_init(bufpool_t *pool) noexcept nogil:
     cdef uint32_t i
     for i in range(BUF_CLASSES):
@@ -139,7 +152,7 @@ cdef inline void bufpool_free(bufpool_t *pool) noexcept nogil:
     for i in range(BUF_CLASSES):
         while pool.free_lists[i] != NULL:
             next_item = (<void **> pool.free_lists[i])[0]
-            free(pool.free_lists[i])
+            buf_drop(i, pool.free_lists[i])
             pool.free_lists[i] = next_item
         pool.cached[i] = 0
 
@@ -159,7 +172,7 @@ cdef inline uint8_t *buf_new(bufpool_t *pool, uint32_t size, uint32_t *capacity)
         pool.free_lists[index] = (<void **> item)[0]
         pool.cached[index] -= 1
     else:
-        item = malloc(buf_class_bytes(index))
+        item = buf_take(index)
         if item == NULL:
             return NULL
     capacity[0] = buf_class_bytes(index)
@@ -171,7 +184,7 @@ cdef inline void buf_del(bufpool_t *pool, uint8_t *data, uint32_t capacity) noex
     cdef uint32_t index = buf_class_of(capacity)
     fm_bump_u64(&pool.live, <uint64_t> -1)
     if pool.cached[index] * buf_class_bytes(index) >= BUF_CACHED_BYTES:
-        free(data)
+        buf_drop(index, data)
         return
     (<void **> data)[0] = pool.free_lists[index]
     pool.free_lists[index] = data

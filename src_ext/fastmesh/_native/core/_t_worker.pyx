@@ -307,6 +307,19 @@ cdef class Worker:
                                   bool(timer_is_armed(&c.timer))))
         return found
 
+    def buffered(self):
+        """(bytes, bytes of the buffers that they lie in) that all connections hold: unsent and unparsed."""
+        cdef uint32_t i, j
+        cdef conn_t *c
+        cdef uint64_t held = 0, capacity = 0
+        for i in range(self.w.conn_leaf_count):
+            for j in range(CONN_LEAF):
+                c = &self.w.conn_leaves[i][j]
+                if c.kind != CONN_FREE:
+                    held += pend_len(&c.out) + pend_len(&c.input)
+                    capacity += c.out.capacity + c.input.capacity
+        return held, capacity
+
     def ledger(self):
         """Living objects; the mailbox's connection is not counted."""
         return {

@@ -228,6 +228,7 @@ cdef listener_block_t *listener_new(dict spec, unsigned int workers) except NULL
         block.header_ms = spec["header_ms"]
         block.client_idle_ms = spec["client_idle_ms"]
         block.body_limit = spec["body_limit"]
+        block.min_rate = spec["min_rate"]
         block.limits.header_bytes = spec["header_bytes"]
         block.limits.header_count = spec["header_count"]
         block.limits.target_bytes = spec["target_bytes"]

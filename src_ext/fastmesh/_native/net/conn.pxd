@@ -43,17 +43,22 @@ from fastmesh._native.sys.os cimport (
     EPOLLRDHUP,
     MSG_NOSIGNAL,
     SHUT_WR,
+    SIOCOUTQ,
+    SO_ERROR,
     SO_LINGER,
     SOL_SOCKET,
     close,
     epoll_ctl,
     epoll_event,
     errno,
+    getsockopt,
+    ioctl,
     linger,
     recv,
     send,
     setsockopt,
     shutdown,
+    socklen_t,
 )
 
 cdef enum:
@@ -227,6 +232,15 @@ cdef inline void conn_timer(worker_t *w, conn_t *c, uint32_t after_ms) noexcept 
         timer_set(&w.wheel, &c.timer, w.now_ms, after_ms)
 
 
+cdef inline void conn_timer_at(worker_t *w, conn_t *c, uint64_t at_ms) noexcept nogil:
+    """The same for a time of the worker's clock; 0 disarms it. One that is over is soon, however often this is called:
+    counted from now on, as by ``conn_timer``, it would be put off by each event."""
+    if at_ms == 0:
+        timer_cancel(&w.wheel, &c.timer)
+    else:
+        timer_set(&w.wheel, &c.timer, at_ms, 0)
+
+
 # ---------------------------------------------------------------- reading and writing
 
 cdef inline int64_t conn_recv(conn_t *c, uint8_t *into, uint32_t size) noexcept nogil:
@@ -286,6 +300,19 @@ cdef inline bint conn_has_unsent(const conn_t *c) noexcept nogil:
 cdef inline uint32_t conn_unsent(const conn_t *c) noexcept nogil:
     """How many bytes wait for this side."""
     return pend_len(&c.out) + (c.pipe.held if c.pipe != NULL else 0)
+
+
+cdef inline uint32_t conn_in_kernel(const conn_t *c) noexcept nogil:
+    """How many bytes that the kernel took the peer has not acknowledged; 0 when the connection broke.
+
+    Of a Unix socket: what they take of the kernel's memory, in pieces of up to 36 KiB as they were sent."""
+    cdef int number = 0
+    cdef socklen_t length = sizeof(int)
+    if getsockopt(c.fd, SOL_SOCKET, SO_ERROR, &number, &length) != 0 or number != 0:
+        return 0
+    if ioctl(c.fd, SIOCOUTQ, &number) != 0 or number < 0:
+        return 0
+    return <uint32_t> number
 
 
 cdef inline int32_t conn_send(worker_t *w, conn_t *c, const uint8_t *data, uint32_t size) noexcept nogil:

@@ -138,6 +138,7 @@ ctypedef struct listener_block_t:
     uint32_t header_ms
     uint32_t client_idle_ms
     uint64_t body_limit  # 0: none
+    uint32_t min_rate  # bytes a second, of a body that comes and of an answer that is taken; 0: any
     h1_limits_t limits
     route_table_t *routes  # owns
     uint32_t action_count

@@ -65,7 +65,7 @@ cdef enum conn_flag_t:
     F_SHUT_AFTER_FLUSH = 128
     F_CLIENT_SIDE = 256  # relay: the side that was accepted
     F_TRUSTED = 512  # the peer's forwarding headers are believed
-    F_CLOSE_AFTER_FLUSH = 1024
+    F_FILLED = 1024  # client: its kernel buffer was full once, and has grown since
     F_LINGER_AFTER_FLUSH = 2048
     F_HEAD_BEGUN = 4096  # client: a part of a request head is in `input`
     F_COUNTED = 16384  # upstream: counted in its service's connections; client: in those of all clients
@@ -110,6 +110,12 @@ ctypedef struct conn_t:
     uint8_t client_ip_len
     char client_ip[47]
     uint32_t idle_since_ms  # in the pool; a client: since the accept or its last answer, its head has begun, or it lingers
+    # clients that we wait for (proxy/pace.pxd)
+    uint8_t pace  # PACE_…
+    uint32_t moved_ms  # when it was last seen to send or to take something; or since when we wait
+    uint32_t window_ms  # when the window began; of one that stands still, how much of it has passed
+    uint64_t window_bytes  # sent or taken when the window began
+    uint64_t taken_bytes  # when the kernel was last asked
     # upstreams
     endpoint_t *endpoint  # borrows; counted in its `connections`
     uint32_t since_ms  # opened, in worker-clock milliseconds

@@ -20,7 +20,7 @@ from fastmesh._native.base.limits cimport (
     SHED_POOLED,
     SHED_SCAN_ACCEPT,
 )
-from fastmesh._native.base.slab cimport pend_len, pend_reserve
+from fastmesh._native.base.slab cimport pend_clear, pend_len, pend_reserve
 from fastmesh._native.base.timers cimport timer_is_armed
 from fastmesh._native.net.address cimport (
     address_in_ranges,
@@ -139,6 +139,8 @@ cdef inline void client_read_proxy_header(worker_t *w, conn_t *c) noexcept nogil
             address_set_v6(&c.local_address, told.dst, told.dst_port)
         conn_set_peer_text(c)
         client_set_trust(c, c.socket.block)
+        if pend_len(&c.input) == 0:
+            pend_clear(&w.bufs, &c.input)  # an idle connection holds no buffer
         client_start(w, c)
         return
 

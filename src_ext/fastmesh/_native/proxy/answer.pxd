@@ -14,11 +14,13 @@ from fastmesh._native.net.conn cimport (
     IO_FAILED,
     conn_close,
     conn_has_unsent,
+    conn_in_kernel,
     conn_ready,
     conn_reset,
     conn_send,
     conn_shut_write,
     conn_timer,
+    conn_timer_at,
 )
 from fastmesh._native.net.pool cimport upstream_close
 from fastmesh._native.net.snap_t cimport action_t, listener_block_t
@@ -29,10 +31,10 @@ from fastmesh._native.net.worker_t cimport (
     C_LINGER,
     CONN_CLOSED,
     CONN_RELAY,
-    F_CLOSE_AFTER_FLUSH,
     F_COUNTED,
     F_EOF,
     F_ERROR,
+    F_FILLED,
     F_LINGER_AFTER_FLUSH,
     F_OWED,
     F_RDHUP,
@@ -47,6 +49,14 @@ from fastmesh._native.proto.h1_emit cimport h1_emit_error, h1_emit_fixed, h1_emi
 from fastmesh._native.proto.h1_t cimport H1_BODY_CHUNKED, H1_BODY_LENGTH, H1_BODY_UNTIL_CLOSE, h1_own_t
 from fastmesh._native.proxy.exchange cimport exchange_detach_up, exchange_end, refusal_log, slice_of
 from fastmesh._native.proxy.exchange_t cimport xchg_t
+from fastmesh._native.proxy.pace cimport (
+    PACE_FREE,
+    pace_body,
+    pace_free,
+    pace_pause,
+    pace_reading,
+    pace_until_ms,
+)
 from fastmesh._native.sys.atomics cimport fm_add_relaxed_u64, fm_bump_u64, fm_load_relaxed_u32, fm_unlikely
 
 
@@ -96,11 +106,47 @@ cdef inline void client_reset(worker_t *w, conn_t *c) noexcept nogil:
         conn_reset(w, c)
 
 
+cdef inline void client_await_reading(worker_t *w, conn_t *c) noexcept nogil:
+    """There is no exchange, but the client has not taken all that it was given."""
+    cdef uint64_t at_ms
+    pace_reading(c)
+    at_ms = pace_until_ms(w, c, c.socket.block.client_idle_ms, True)
+    if c.state == C_LINGER and not conn_has_unsent(c):  # nothing tells when the kernel has got rid of the rest
+        at_ms = min(at_ms, w.now_ms + LINGER_MS) if at_ms else w.now_ms + LINGER_MS
+    conn_timer_at(w, c, at_ms)
+
+
+cdef inline bint client_left_to_kernel(worker_t *w, const conn_t *c) noexcept nogil:
+    """Whether nobody need wait until the client has taken what the kernel holds for it: that was never much, or is nothing
+    any more, or we are about to go, and the kernel stays."""
+    return (
+        not c.flags & F_FILLED or c.socket.block.client_idle_ms == 0 or c.socket.draining
+        or fm_load_relaxed_u32(&w.shared.draining) != 0 or not conn_in_kernel(c)
+    )
+
+
+cdef inline void client_part(worker_t *w, conn_t *c) noexcept nogil:
+    """Nothing more is expected of the client. What the kernel holds for it would stay there for as long as the peer takes a
+    byte now and then, and nobody would count it: so after a buffer that was full once it is waited for, at a pace."""
+    if client_left_to_kernel(w, c):
+        client_close(w, c)
+    elif c.state != C_LINGER or c.pace == PACE_FREE:
+        conn_shut_write(c)
+        client_uncount(w, c)  # it is served no more
+        c.state = C_LINGER
+        c.idle_since_ms = <uint32_t> w.now_ms
+        client_await_reading(w, c)
+
+
 cdef inline void client_linger(worker_t *w, conn_t *c) noexcept nogil:
     """A staged close (RFC 9112 9.6): FIN, then read until the peer's, so that no RST destroys what was sent."""
     pend_clear(&w.bufs, &c.input)
-    if c.flags & (F_EOF | F_ERROR):
+    pace_free(c)
+    if c.flags & F_ERROR:
         client_close(w, c)
+        return
+    if c.flags & F_EOF:
+        client_part(w, c)
         return
     conn_shut_write(c)
     client_uncount(w, c)  # it is served no more
@@ -114,18 +160,20 @@ cdef inline void client_linger(worker_t *w, conn_t *c) noexcept nogil:
 
 cdef inline void client_close_when_sent(worker_t *w, conn_t *c, bint at_once) noexcept nogil:
     """Closes once ``out`` has gone; staged unless the client announced that nothing more comes."""
+    pace_free(c)
     if conn_has_unsent(c):
-        c.flags |= F_CLOSE_AFTER_FLUSH if at_once else F_LINGER_AFTER_FLUSH
+        pend_clear(&w.bufs, &c.input)
+        c.flags |= F_LINGER_AFTER_FLUSH
         c.state = C_LINGER
         client_owe(w, c)
-        conn_timer(w, c, c.socket.block.client_idle_ms)
-    elif at_once and not c.flags & F_READABLE and pend_len(&c.input) == 0:
+        client_await_reading(w, c)
+    elif at_once and not c.flags & (F_READABLE | F_FILLED) and pend_len(&c.input) == 0:
         client_close(w, c)
     else:
         client_linger(w, c)
 
 
-cdef inline bint client_must_close(worker_t *w, conn_t *c) noexcept nogil:
+cdef inline bint client_must_close(worker_t *w, const conn_t *c) noexcept nogil:
     """Whether an answer that is written now has to say ``Connection: close``."""
     return c.socket.draining or w.pressure != PRESSURE_NONE or fm_load_relaxed_u32(&w.shared.draining) != 0
 
@@ -135,28 +183,47 @@ cdef inline void client_next(worker_t *w, conn_t *c) noexcept nogil:
     c.state = C_HEAD
     c.scan = 0
     c.idle_since_ms = <uint32_t> w.now_ms
-    client_owe(w, c)
-    conn_timer(w, c, c.socket.block.client_idle_ms)
+    pace_free(c)
+    if fm_unlikely(conn_has_unsent(c)):
+        client_owe(w, c)
+        client_await_reading(w, c)
+    else:
+        conn_timer(w, c, c.socket.block.client_idle_ms)
     if pend_len(&c.input) or c.flags & F_READABLE:
         conn_ready(w, c)
 
 
-cdef inline void exchange_client_timer(worker_t *w, xchg_t *x) noexcept nogil:
-    """What the client may make us wait for: its body, its reading of the answer, and the end of `total`."""
+cdef inline bint exchange_awaits_body(const xchg_t *x) noexcept nogil:
+    """Whether the request lacks bytes that only the client has: the endpoint has taken, or will not take, what came."""
+    return not x.request_complete and (pend_len(&x.request) == x.sent or x.write_broken)
+
+
+cdef inline void exchange_client_arm(worker_t *w, xchg_t *x) noexcept nogil:
+    """Until when nothing need be done about the client, and the end of `total`."""
     cdef conn_t *c = x.client
-    cdef uint32_t after_ms = 0
+    cdef uint64_t at_ms = 0
     if fm_unlikely(x.waits):
-        after_ms = <uint32_t> (x.wait_until_ms - w.now_ms) if x.wait_until_ms > w.now_ms else 1
+        at_ms = x.wait_until_ms
+    elif fm_unlikely(c.pace != PACE_FREE):
+        # Once an answer has begun, the two may converse as slowly as they like
+        at_ms = pace_until_ms(w, c, x.idle_ms, not x.head_done)
+    if x.deadline_ms and (at_ms == 0 or x.deadline_ms < at_ms):
+        at_ms = x.deadline_ms
+    conn_timer_at(w, c, at_ms)
+
+
+cdef inline void exchange_client_timer(worker_t *w, xchg_t *x) noexcept nogil:
+    """Something has moved: what the client may make us wait for now is its body, or its reading of the answer."""
+    cdef conn_t *c = x.client
+    if fm_unlikely(x.waits):
+        pace_pause(w, c)
     elif conn_has_unsent(c):
-        after_ms = x.idle_ms
-    elif not x.request_complete and (pend_len(&x.request) == x.sent or x.write_broken):
-        after_ms = x.idle_ms  # the endpoint has taken what came so far
-    if x.deadline_ms:
-        if w.now_ms >= x.deadline_ms:
-            after_ms = 1
-        elif after_ms == 0 or x.deadline_ms - w.now_ms < after_ms:
-            after_ms = <uint32_t> (x.deadline_ms - w.now_ms)
-    conn_timer(w, c, after_ms)
+        pace_reading(c)
+    elif exchange_awaits_body(x):
+        pace_body(w, c, x.bytes_received)
+    elif fm_unlikely(c.pace != PACE_FREE):
+        pace_pause(w, c)
+    exchange_client_arm(w, x)
 
 
 # ---------------------------------------------------------------- the end of an exchange

@@ -132,6 +132,7 @@ cdef inline void attempt_send(worker_t *w, xchg_t *x) noexcept nogil:
         u.flags |= F_READABLE
         conn_ready(w, u)
         attempt_arm(w, x, u)
+        exchange_client_timer(w, x)  # the rest of a body is read and dropped
         return
     if x.whole:
         if x.sent_any and not x.idempotent:
@@ -311,6 +312,7 @@ cdef inline void attempt_failed(worker_t *w, xchg_t *x, int32_t error) noexcept 
         error = attempt_lease(w, x, True)
         if error == 0:
             conn_timer(w, x.up, attempt_connect_ms(x))
+            exchange_client_timer(w, x)  # what it was waited for is sent once more
             return
         was_pooled = False
 

@@ -18,7 +18,6 @@ from fastmesh._native.net.conn cimport (
     conn_ready,
     conn_recv,
     conn_timer,
-    conn_unsent,
 )
 from fastmesh._native.net.pool cimport upstream_close
 from fastmesh._native.net.splice cimport splice_flush
@@ -32,7 +31,6 @@ from fastmesh._native.net.worker_t cimport (
     CONN_LISTENER,
     CONN_RELAY,
     CONN_UPSTREAM,
-    F_CLOSE_AFTER_FLUSH,
     F_ERROR,
     F_HEAD_BEGUN,
     F_LINGER_AFTER_FLUSH,
@@ -49,17 +47,23 @@ from fastmesh._native.net.worker_t cimport (
 from fastmesh._native.proxy.accept cimport client_read_proxy_header, listener_accept, listener_event, listener_watch
 from fastmesh._native.proxy.admission cimport waiting_over
 from fastmesh._native.proxy.answer cimport (
+    client_await_reading,
     client_close,
+    client_left_to_kernel,
     client_linger,
     client_paid,
+    client_part,
     client_refuse,
     client_reset,
     exchange_abort,
+    exchange_awaits_body,
+    exchange_client_arm,
     exchange_client_timer,
     exchange_fail,
 )
-from fastmesh._native.proxy.attempt cimport attempt_arm, attempt_failed, request_unsent
+from fastmesh._native.proxy.attempt cimport attempt_arm, attempt_failed
 from fastmesh._native.proxy.exchange_t cimport xchg_t
+from fastmesh._native.proxy.pace cimport PACE_BODY, PACE_FREE, pace_body_lost, pace_free, pace_reading_lost
 from fastmesh._native.proxy.relay cimport relay_attempt, relay_end, relay_event, relay_retry
 from fastmesh._native.proxy.request cimport client_read_body, client_read_head
 from fastmesh._native.proxy.response cimport upstream_event
@@ -75,8 +79,11 @@ cdef inline void client_drain_linger(worker_t *w, conn_t *c) noexcept nogil:
         n = conn_recv(c, w.scratch, SCRATCH_BYTES)
         if n == IO_AGAIN:
             return
+        if n == 0:
+            client_part(w, c)
+            return
         c.passed += <uint64_t> (n if n > 0 else 0)
-        if n <= 0 or c.passed > LINGER_BYTES:
+        if n < 0 or c.passed > LINGER_BYTES:
             client_close(w, c)
             return
 
@@ -84,11 +91,7 @@ cdef inline void client_drain_linger(worker_t *w, conn_t *c) noexcept nogil:
 cdef inline bint client_flush(worker_t *w, conn_t *c) noexcept nogil:
     """Sends what waits for the client and lets the other side go on. False: the connection is gone."""
     cdef xchg_t *x = <xchg_t *> c.exchange
-    cdef int32_t flushed
-    cdef uint32_t before = conn_unsent(c)
-    if before == 0:
-        return True
-    flushed = conn_flush(w, c)
+    cdef int32_t flushed = conn_flush(w, c)
     if flushed == 1 and c.pipe != NULL:
         flushed = splice_flush(w, c)
     if flushed == IO_FAILED:
@@ -98,26 +101,21 @@ cdef inline bint client_flush(worker_t *w, conn_t *c) noexcept nogil:
             client_reset(w, c)
         return False
     if flushed == 0:
-        if conn_unsent(c) < before:  # the client reads, if slowly
-            if x != NULL:
-                exchange_client_timer(w, x)
-            else:
-                conn_timer(w, c, c.socket.block.client_idle_ms)
         return True
     client_paid(w, c)
-    if c.flags & F_CLOSE_AFTER_FLUSH and not c.flags & F_READABLE and pend_len(&c.input) == 0:
-        client_close(w, c)
-        return False
-    if c.flags & (F_CLOSE_AFTER_FLUSH | F_LINGER_AFTER_FLUSH):
-        c.flags &= <unsigned short> ~(F_CLOSE_AFTER_FLUSH | F_LINGER_AFTER_FLUSH)
+    if c.flags & F_LINGER_AFTER_FLUSH:
+        c.flags &= <unsigned short> ~F_LINGER_AFTER_FLUSH
         client_linger(w, c)
         return False
-    if x != NULL:
-        exchange_client_timer(w, x)
-        if x.up != NULL and x.up.state == U_ACTIVE:
-            attempt_arm(w, x, x.up)  # the endpoint's turn begins
-            if x.up.flags & F_READABLE or x.spliced:
-                conn_ready(w, x.up)
+    if x == NULL:  # from here on it is idle
+        pace_free(c)
+        conn_timer(w, c, c.socket.block.client_idle_ms)
+        return True
+    exchange_client_timer(w, x)
+    if x.up != NULL and x.up.state == U_ACTIVE:
+        attempt_arm(w, x, x.up)  # the endpoint's turn begins
+        if x.up.flags & F_READABLE or x.spliced:
+            conn_ready(w, x.up)
     return True
 
 
@@ -138,7 +136,7 @@ cdef inline void client_event(worker_t *w, conn_t *c, bint writable) noexcept no
             client_read_body(w, c)
     elif c.state == C_LINGER:
         if c.flags & F_ERROR:
-            client_close(w, c)
+            client_part(w, c)  # broken, or both have said FIN
         else:
             client_drain_linger(w, c)
     elif c.state == C_PROXY_HEADER:
@@ -159,28 +157,43 @@ cdef inline void conn_event(worker_t *w, conn_t *c, bint writable) noexcept nogi
 
 # ---------------------------------------------------------------- time-outs
 
-cdef inline void client_timeout(worker_t *w, conn_t *c) noexcept nogil:
-    cdef xchg_t *x = <xchg_t *> c.exchange
-    if c.state == C_EXCHANGE:
-        if x.deadline_ms and w.now_ms >= x.deadline_ms:
-            exchange_fail(w, x, FM_E_UPSTREAM_TIMEOUT)
-        elif x.waits:
-            if w.now_ms >= x.wait_until_ms:
-                waiting_over(w, x)
-            else:
-                exchange_client_timer(w, x)
-        elif conn_has_unsent(c):
-            exchange_abort(w, x, FM_E_CLIENT_ABORTED)  # it does not read
-        elif not x.request_complete and (not request_unsent(x) or x.write_broken):
+cdef inline void exchange_client_late(worker_t *w, xchg_t *x) noexcept nogil:
+    """The timer of a client with an exchange has fired."""
+    cdef conn_t *c = x.client
+    if x.deadline_ms and w.now_ms >= x.deadline_ms:
+        exchange_fail(w, x, FM_E_UPSTREAM_TIMEOUT)
+    elif x.waits:
+        if w.now_ms >= x.wait_until_ms:
+            waiting_over(w, x)
+        else:
+            exchange_client_timer(w, x)
+    elif conn_has_unsent(c):
+        if pace_reading_lost(w, c, x.idle_ms, x.bytes_sent):
+            exchange_abort(w, x, FM_E_CLIENT_ABORTED)
+        else:
+            exchange_client_arm(w, x)
+    elif c.pace == PACE_BODY and exchange_awaits_body(x):
+        if pace_body_lost(w, c, x.idle_ms, x.bytes_received, not x.head_done):
             exchange_fail(w, x, FM_E_BODY_TIMEOUT)
         else:
-            exchange_client_timer(w, x)  # fired for what has been done since: `total` may still be to come
+            exchange_client_arm(w, x)
+    else:
+        exchange_client_timer(w, x)  # fired for what has been done since: `total` may still be to come
+
+
+cdef inline void client_timeout(worker_t *w, conn_t *c) noexcept nogil:
+    if c.state == C_EXCHANGE:
+        exchange_client_late(w, <xchg_t *> c.exchange)
     elif c.state == C_HEAD and c.flags & F_HEAD_BEGUN:
         client_refuse(w, c, FM_E_HEADER_TIMEOUT, False)
-    elif conn_has_unsent(c):
+    elif c.pace == PACE_FREE:
+        client_part(w, c)
+    elif not conn_has_unsent(c) and client_left_to_kernel(w, c):
+        client_close(w, c)
+    elif pace_reading_lost(w, c, c.socket.block.client_idle_ms, 0):
         client_reset(w, c)
     else:
-        client_close(w, c)
+        client_await_reading(w, c)
 
 
 cdef inline void upstream_timeout(worker_t *w, conn_t *u) noexcept nogil:

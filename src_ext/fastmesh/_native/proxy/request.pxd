@@ -23,7 +23,7 @@ from fastmesh._native.base.field_t cimport field_t, slice_t
 from fastmesh._native.base.hash cimport hash_xxh64, rng_next
 from fastmesh._native.base.limits cimport OUT_BYTES, READS_PER_EVENT, SCRATCH_BYTES, SCRATCH_HEADROOM
 from fastmesh._native.base.put cimport put_uuid
-from fastmesh._native.base.slab cimport BUF_MAX, buf_del, pend_append, pend_clear, pend_len, pend_reserve
+from fastmesh._native.base.slab cimport BUF_MAX, buf_del, pend_append, pend_len, pend_reserve
 from fastmesh._native.net.conn cimport IO_AGAIN, conn_ready, conn_recv, conn_timer
 from fastmesh._native.net.snap_t cimport (
     ACTION_FORWARD,
@@ -79,6 +79,7 @@ from fastmesh._native.proxy.admission cimport attempt_start
 from fastmesh._native.proxy.answer cimport (
     client_close,
     client_must_close,
+    client_part,
     client_refuse,
     exchange_abort,
     exchange_client_timer,
@@ -460,15 +461,9 @@ cdef inline bint asks_for_head(const uint8_t *data, uint32_t size) noexcept nogi
 
 cdef inline int32_t client_fill(worker_t *w, conn_t *c) noexcept nogil:
     """Reads more of a head that has begun, behind what ``input`` holds. 1: more is there; 0: wait; -1: it is over."""
-    cdef int64_t n
-    cdef uint32_t room
-    if not pend_reserve(&w.bufs, &c.input, 2048):
-        client_refuse(w, c, FM_E_NO_MEMORY, False)
-        return -1
-    room = c.input.capacity - c.input.end
-    if room > HEAD_READ_BYTES:  # the body behind a large head must still fit behind it in the request's buffer
-        room = HEAD_READ_BYTES
-    n = conn_recv(c, c.input.data + c.input.end, room)
+    cdef uint8_t *data = w.scratch + SCRATCH_HEADROOM
+    # The body behind a large head must still fit behind it in the request's buffer
+    cdef int64_t n = conn_recv(c, data, HEAD_READ_BYTES)
     if n == IO_AGAIN:
         return 0
     if n == 0:
@@ -477,7 +472,9 @@ cdef inline int32_t client_fill(worker_t *w, conn_t *c) noexcept nogil:
     if n < 0:
         client_close(w, c)
         return -1
-    c.input.end += <uint32_t> n
+    if not pend_append(&w.bufs, &c.input, data, <uint32_t> n):  # no larger than what has come: the next may take long
+        client_refuse(w, c, FM_E_NO_MEMORY, False)
+        return -1
     return 1
 
 
@@ -516,8 +513,11 @@ cdef inline void client_read_head(worker_t *w, conn_t *c) noexcept nogil:
         n = conn_recv(c, data, SCRATCH_BYTES)
         if n == IO_AGAIN:
             return
-        if n <= 0:
-            client_close(w, c)  # between requests: nothing is owed
+        if n == 0:
+            client_part(w, c)  # between requests: nothing is owed
+            return
+        if n < 0:
+            client_close(w, c)
             return
         parsed = h1_parse_request(data, <uint32_t> n, &c.scan, &c.socket.block.limits, &w.request)
         if fm_likely(parsed > 0):

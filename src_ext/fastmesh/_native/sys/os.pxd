@@ -68,6 +68,12 @@ cdef extern from "<netinet/in.h>" nogil:
 cdef extern from "<netinet/tcp.h>" nogil:
     enum: TCP_NODELAY, TCP_USER_TIMEOUT
 
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, ...)
+
+cdef extern from "<linux/sockios.h>" nogil:
+    enum: SIOCOUTQ
+
 cdef extern from "<fcntl.h>" nogil:
     enum: O_RDONLY, O_NONBLOCK, O_CLOEXEC, SPLICE_F_MOVE, SPLICE_F_NONBLOCK, SPLICE_F_MORE, F_SETPIPE_SZ, F_GETPIPE_SZ
     ssize_t splice(int from_fd, void *from_offset, int to_fd, void *to_offset, size_t length, unsigned int flags)
