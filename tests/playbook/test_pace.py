@@ -348,7 +348,7 @@ FIXED_ROUTES = (Route(Respond(200, FIXED), path="/fixed"), Route(Forward((("s", 
 def answered(set_stage: SetStage, request: bytes, **settings: object) -> tuple[Stage, End]:
     """A client that has not read yet: the exchange is over, and the kernel has not taken all of it."""
     stage = set_stage(timeouts=TIMEOUTS, tcp=True, routes=FIXED_ROUTES, **settings)
-    stage.front.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)  # of whom it accepts
+    stage.front.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 15)  # of whom it accepts
     client = reader_of(stage, request=request)
     stage.until(lambda: stage.held() > 10_000, "the answer")
     assert stage.worker.ledger()["exchanges"] == 0
@@ -360,7 +360,7 @@ def test_the_end_of_an_answer_that_is_taken_slowly(set_stage: SetStage, state: s
     fields = (b"Connection: close",) if state == "linger" else ()
     stage, client = answered(set_stage, get("/fixed", *fields))
     assert stage.of_kind("client") == [state]
-    goes_on(stage, 3 * IDLE_S, lambda: take(client, 150))
+    goes_on(stage, 3 * IDLE_S, lambda: take(client, 100))
     assert stage.held() > 10_000, "the reader was not slow"
     assert stage.worker.ledger()["busy"] == 1, "a drain waits for it"
     client.head()
@@ -376,7 +376,7 @@ def test_the_end_of_an_answer_that_is_not_taken(set_stage: SetStage, state: str)
     request = get("/fixed") + get("/next") if state == "head" else get("/fixed", b"Connection: close")
     stage, client = answered(set_stage, request, limits=NOBODY_KEEPS)
     assert stage.of_kind("client") == [state]
-    give_up(stage, lambda: take(client, 150))
+    give_up(stage, lambda: take(client, 100))
     assert stage.of_kind("client") == []
     client.look()
     assert client.ended == "reset"

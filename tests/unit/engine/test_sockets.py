@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fastmesh.engine import sockets
-from fastmesh.engine.sockets import Listening, open_listening
+from fastmesh.engine.sockets import UNSENT_BYTES, Listening, open_listening
 from fastmesh.errors import StartError
 from fastmesh.model import Bind, Given
 from support.descriptors import open_descriptors
@@ -53,6 +54,28 @@ def message(bind: Bind, workers: int = 1) -> str:
 # ---------------------------------------------------------------- TCP
 
 
+def is_set_for_clients(sock: socket.socket) -> bool:
+    lowat = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+    return lowat == UNSENT_BYTES and bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+
+def test_a_client_that_does_not_read_takes_little_of_the_kernel(listen: Open) -> None:
+    """What its window does not let through is bounded, in a socket that was accepted too."""
+    listening = listen(loopback(), 1)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", port_of(listening)))
+        accepted, _ = listening.sockets[0].accept()
+        with accepted:
+            assert is_set_for_clients(accepted)
+            accepted.setblocking(False)
+            sent = 0
+            with contextlib.suppress(BlockingIOError):
+                while sent < 1 << 24:
+                    sent += accepted.send(bytes(65536))
+    assert UNSENT_BYTES <= sent < UNSENT_BYTES + (64 << 10)
+
+
 def test_a_group_of_one_socket_a_worker(listen: Open) -> None:
     listening = listen(loopback(), 3)
     assert len({sock.fileno() for sock in listening.sockets}) == 3
@@ -63,7 +86,7 @@ def test_a_group_of_one_socket_a_worker(listen: Open) -> None:
     assert listening.bound_text() == f"127.0.0.1:{port_of(listening)}"
     for sock in listening.sockets:
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert is_set_for_clients(sock)
         assert not sock.getblocking()
         assert not os.get_inheritable(sock.fileno())
 
@@ -129,7 +152,7 @@ def test_a_handed_in_socket_that_nothing_may_join_is_for_all(listen: Open) -> No
     try:
         assert listening.shared
         assert [fd for worker in range(2) for _, fd in listening.watched_by(worker, 2)] == [sock.fileno()] * 2
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert is_set_for_clients(sock)
         assert not sock.getblocking()
     finally:
         listening.close()

@@ -116,14 +116,25 @@ cdef inline void client_await_reading(worker_t *w, conn_t *c) noexcept nogil:
     conn_timer_at(w, c, at_ms)
 
 
+cdef inline bint client_left_to_kernel(worker_t *w, const conn_t *c) noexcept nogil:
+    """Whether nobody need wait until the client has taken what the kernel holds for it: that was never much, or is nothing
+    any more, or we are about to go, and the kernel stays."""
+    return (
+        not c.flags & F_FILLED or c.socket.block.client_idle_ms == 0 or c.socket.draining
+        or fm_load_relaxed_u32(&w.shared.draining) != 0 or not conn_in_kernel(c)
+    )
+
+
 cdef inline void client_part(worker_t *w, conn_t *c) noexcept nogil:
     """Nothing more is expected of the client. What the kernel holds for it would stay there for as long as the peer takes a
     byte now and then, and nobody would count it: so after a buffer that was full once it is waited for, at a pace."""
-    if not c.flags & F_FILLED or c.socket.block.client_idle_ms == 0 or not conn_in_kernel(c):
+    if client_left_to_kernel(w, c):
         client_close(w, c)
     elif c.state != C_LINGER or c.pace == PACE_FREE:
         conn_shut_write(c)
+        client_uncount(w, c)  # it is served no more
         c.state = C_LINGER
+        c.idle_since_ms = <uint32_t> w.now_ms
         client_await_reading(w, c)
 
 
@@ -162,7 +173,7 @@ cdef inline void client_close_when_sent(worker_t *w, conn_t *c, bint at_once) no
         client_linger(w, c)
 
 
-cdef inline bint client_must_close(worker_t *w, conn_t *c) noexcept nogil:
+cdef inline bint client_must_close(worker_t *w, const conn_t *c) noexcept nogil:
     """Whether an answer that is written now has to say ``Connection: close``."""
     return c.socket.draining or w.pressure != PRESSURE_NONE or fm_load_relaxed_u32(&w.shared.draining) != 0
 

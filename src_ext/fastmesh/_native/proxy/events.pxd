@@ -15,7 +15,6 @@ from fastmesh._native.net.conn cimport (
     IO_FAILED,
     conn_flush,
     conn_has_unsent,
-    conn_in_kernel,
     conn_ready,
     conn_recv,
     conn_timer,
@@ -50,6 +49,7 @@ from fastmesh._native.proxy.admission cimport waiting_over
 from fastmesh._native.proxy.answer cimport (
     client_await_reading,
     client_close,
+    client_left_to_kernel,
     client_linger,
     client_paid,
     client_part,
@@ -188,8 +188,8 @@ cdef inline void client_timeout(worker_t *w, conn_t *c) noexcept nogil:
         client_refuse(w, c, FM_E_HEADER_TIMEOUT, False)
     elif c.pace == PACE_FREE:
         client_part(w, c)
-    elif not conn_has_unsent(c) and not conn_in_kernel(c):
-        client_close(w, c)  # it has taken the last of it
+    elif not conn_has_unsent(c) and client_left_to_kernel(w, c):
+        client_close(w, c)
     elif pace_reading_lost(w, c, c.socket.block.client_idle_ms, 0):
         client_reset(w, c)
     else:

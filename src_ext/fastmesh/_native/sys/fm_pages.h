@@ -29,7 +29,8 @@ static inline void *fm_pages_new(size_t size)
 
 static inline void fm_pages_del(void *pages, size_t size)
 {
-    munmap(pages, size);
+    if (munmap(pages, size) != 0) /* it would split a mapping, and there are too many (vm.max_map_count) */
+        madvise(pages, size, MADV_DONTNEED);
 }
 #endif
 #endif
