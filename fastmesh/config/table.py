@@ -205,6 +205,10 @@ ROOT: Final = Section(
         "services": Field(SERVICES, "Where requests go.", example={"user": {"endpoints": ["10.0.0.1:8080"]}}),
     },
 )
+    hints={
+        key: f"it belongs to a service, or to `defaults`: `defaults: {{{key}: ...}}`"
+        for key in inherited_keys()
+    },
 REGISTRY_FILE: Final = Section(
     "a registry file",
     {"services": Field(SERVICES, "As in the configuration file.", required=True)},
