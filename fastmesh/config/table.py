@@ -59,13 +59,14 @@ _LIMITS = Section(
         "min_rate": Field(
             size(1, 1 << 30, none=True),
             "Bytes a second that a client must send of a body, or take of an answer, at least, counted over "
-            "`timeouts.idle`.",
+            "`timeouts.idle` of the service (then 408, or the end of the connection).",
             default="240B",
             example="1KiB",
         ),
         "connections": Field(
             Integer(1, 100_000_000, {"auto": None}),
-            "Client connections at one time; `auto` follows the limit of open files.",
+            "Client connections at one time; `auto` follows the limit of open files. From 92 % of it on idle "
+            "ones are closed, from 97 % on new ones take the place of an idle one or get 503.",
             default="auto",
             example=10000,
         ),
@@ -203,6 +204,10 @@ ROOT: Final = Section(
             required=True,
         ),
         "services": Field(SERVICES, "Where requests go.", example={"user": {"endpoints": ["10.0.0.1:8080"]}}),
+    },
+    hints={
+        key: f"it belongs to a service, or to `defaults`: `defaults: {{{key}: ...}}`"
+        for key in inherited_keys()
     },
 )
 REGISTRY_FILE: Final = Section(

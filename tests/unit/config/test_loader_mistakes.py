@@ -164,6 +164,7 @@ MISTAKES = [
     (service("{endpoints: [], limits: {body: 1MiB}}"), ["f:4:30: `limits` (of a service) has no key `body`; it belongs to the `limits` of the file, beside `listeners`: what a client may send"]),
     (service("{endpoints: [], limits: {request: 1}}"), ["f:4:30: `limits` (of a service) has no key `request`; did you mean `requests`?"]),
     (settings("limits: {requests: 10}"), ["f:1:10: `limits` (of the file) has no key `requests`; it belongs to the `limits` of a service, or of `defaults`: how much a service may be used"]),
+    (settings("timeouts: {idle: 4s}"), ["f:1:1: the file has no key `timeouts`; it belongs to a service, or to `defaults`: `defaults: {timeouts: ...}`"]),
     (settings("limits: {header_size: 1KiB}"), ["f:1:10: `limits` (of the file) has no key `header_size`; did you mean `header_bytes`?"]),
     (service("{endpoints: [], slow_start: off}"), ["f:4:33: `slow_start`: `off` is not possible here; write a duration such as `2s`, or `none`"]),
     (service("{endpoints: [], slow_start: 30}"), ["f:4:33: `slow_start`: `30` has no unit; write `30s` for seconds or `30ms` for milliseconds"]),
