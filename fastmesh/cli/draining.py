@@ -45,12 +45,16 @@ class Display:
 
 
 def wait_for_the_end(admin: str, display: Display) -> int:
-    """Until the draining process has ended; its exit code, or 1 when it did not say it."""
+    """Until the draining process has ended; its exit code, or 1 when it did not say it, or cannot
+    since another process answers in its place."""
     while True:
         try:
             progress = _look(f"{PATH}?watch", admin)["process"]
         except AdminUnreachable:
             display.end("ended, without a word about what became of the drain; the log of the process has it")
+            return FAILED
+        if progress["state"] == "serving":  # nothing leads back there: it is another process
+            display.end("another process answers there by now; the log of the one that drains has the rest")
             return FAILED
         if progress["state"] == "ended":
             break

@@ -136,7 +136,9 @@ def _limits_spec(limits: ServiceLimits) -> Spec:
 
 
 def _takes_requests(service: Service) -> bool:
-    return not service.drain and not (service.endpoints and all(one.drain for one in service.endpoints))
+    """Endpoints of weight 0 are picked by none, so it depends on the others whether all drain."""
+    picked = [endpoint for endpoint in service.endpoints if endpoint.weight]
+    return not service.drain and not (picked and all(endpoint.drain for endpoint in picked))
 
 
 def split(targets: Targets, services: Mapping[str, Service]) -> Targets:

@@ -178,13 +178,6 @@ def _set_for_clients(listening: socket.socket) -> None:
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
-def _set_for_clients(listening: socket.socket) -> None:
-    """What the sockets of clients inherit. Without a bound of its own the kernel's buffer holds up to
-    `net.ipv4.tcp_wmem` (4 MiB) for a client that reads slowly."""
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-
-
 def _join(first: socket.socket, count: int) -> list[socket.socket]:
     """So many more sockets of the same address, which do not listen yet."""
     joined: list[socket.socket] = []

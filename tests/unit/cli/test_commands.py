@@ -156,6 +156,17 @@ def test_a_process_that_is_gone_without_a_word(admin):
     assert "without a word" in result.output
 
 
+def test_another_process_that_answers_in_its_place(admin):
+    admin.answers["/api/v1/drain?watch"] = [
+        (202, {"result": "draining"}),
+        progress(),
+        progress(state="serving", seconds=None, timeout=None),
+    ]
+    result = invoke("drain", "--wait")
+    assert result.exit_code == 1
+    assert "another process answers there" in result.output
+
+
 TARGETS = [
     (["--listener", "web"], "listener=web", {"kind": "listener", "listener": "web"}, "listener web"),
     (["--service", "a b"], "service=a+b", {"kind": "service", "service": "a b"}, "service a b"),

@@ -95,6 +95,7 @@ def test_an_address_that_is_reached_twice_drains_when_it_does_each_time(drains: 
 
 
 HERE, GONE = Endpoint(inet("10.0.0.1")), Endpoint(inet("10.0.0.2"), drain=True)
+UNPICKED = Endpoint(inet("10.0.0.3"), weight=0)
 
 
 @pytest.mark.parametrize(
@@ -103,10 +104,12 @@ HERE, GONE = Endpoint(inet("10.0.0.1")), Endpoint(inet("10.0.0.2"), drain=True)
         (Service("blue", (HERE,)), Service("green", (HERE,)), (90, 10)),
         (Service("blue", (HERE,), drain=True), Service("green", (HERE,)), (0, 10)),
         (Service("blue", (GONE,)), Service("green", (HERE, GONE)), (0, 10)),
+        (Service("blue", (GONE, UNPICKED)), Service("green", (HERE,)), (0, 10)),
+        (Service("blue", (UNPICKED,)), Service("green", (HERE,)), (90, 10)),
         (Service("blue"), Service("green", (HERE,)), (90, 10)),
         (Service("blue", drain=True), Service("green", drain=True), (90, 10)),
     ],
-    ids=["none", "one", "all-endpoints", "no-endpoints", "both"],
+    ids=["none", "one", "all-endpoints", "all-that-are-picked", "none-is-picked", "no-endpoints", "both"],
 )
 def test_of_a_split_the_others_get_what_drains(
     blue: Service, green: Service, shares: tuple[int, int]
