@@ -1,4 +1,4 @@
-"""The example units under a real systemd: start, reload, drain, watchdog, socket activation."""
+"""The example units under a real systemd: start, reload, upgrade, drain, watchdog, sockets."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_reload(machine: Machine, origin: Origin) -> None:
 
 def test_a_drain_takes_longer_than_the_unit_allows(machine: Machine, origin: Origin) -> None:
     """It asks for more time, so TimeoutStopSec= does not cut it off."""
-    machine.drop_in("time", TimeoutStopSec="1s")
+    machine.drop_in("time", TimeoutStopSec="3s")
     machine.configure(to(origin))
     machine.systemctl("start", "fastmesh")
     release = threading.Event()
@@ -168,15 +168,49 @@ def test_a_drain_takes_longer_than_the_unit_allows(machine: Machine, origin: Ori
         origin.wait_request("/held")
         machine.systemctl("stop", "--no-block", "fastmesh")
         eventually(lambda: "1 in progress" in machine.show("StatusText"), "the progress")
-        assert machine.show("SubState") == "stop-sigterm"
+        assert machine.show("SubState") == "stop"
         before = machine.log.count("in progress")
-        assert not threading.Event().wait(4), "thrice the time that the unit allows"
-        assert machine.show("SubState") == "stop-sigterm"
+        assert not threading.Event().wait(7), "twice the time that the unit allows"
+        assert machine.show("SubState") == "stop"
         release.set()
         assert client.read_response().status == 200
     eventually(lambda: machine.show("ActiveState") == "inactive", "the end")
     assert machine.show("Result") == "success"
     assert before == 1
+
+
+@pytest.mark.parametrize("activated", [False, True], ids=["own sockets", "activated"])
+def test_an_upgrade_is_the_same_service(machine: Machine, origin: Origin, activated: bool) -> None:
+    """Twice, while clients come; a request of the first process ends in its own time."""
+    machine.configure(to(origin))
+    machine.systemctl("start", "fastmesh.socket" if activated else "fastmesh.service")
+    release = threading.Event()
+
+    def held(exchange: Exchange) -> None:
+        assert release.wait(40)
+        exchange.reply_echo()
+
+    with origin.answering("/held", held), connect(machine) as patient, Visitors(machine) as visitors:
+        patient.send(get("/held"))
+        origin.wait_request("/held")
+        first = previous = machine.show("MainPID")
+        for _ in range(2):
+            machine.systemctl("kill", "--kill-who=main", "--signal=USR2", "fastmesh")
+            eventually(lambda before=previous: machine.show("MainPID") != before, "a successor", within=15)
+            previous = machine.show("MainPID")
+            assert (machine.show("ActiveState"), machine.show("SubState")) == ("active", "running")
+            eventually(lambda now=previous: f"pid {now}" in machine.show("StatusText"), "its own status")
+            visitors.more()
+        assert int(first) in machine.pids()
+        release.set()
+        assert patient.read_response().status == 200
+        eventually(lambda: machine.pids() == [int(previous)], "the others to end", within=15)
+        visitors.more()
+        assert (machine.show("ActiveState"), machine.show("NRestarts")) == ("active", "0")
+    machine.systemctl("stop", "fastmesh.socket", "fastmesh.service")
+    assert machine.show("Result") == "success"
+    assert "Traceback" not in machine.log
+    assert "leaked" not in machine.log
 
 
 def test_the_watchdog_restarts_what_stands_still(machine: Machine, origin: Origin) -> None:
