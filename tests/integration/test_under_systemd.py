@@ -169,14 +169,12 @@ def test_a_drain_takes_longer_than_the_unit_allows(machine: Machine, origin: Ori
         machine.systemctl("stop", "--no-block", "fastmesh")
         eventually(lambda: "1 in progress" in machine.show("StatusText"), "the progress")
         assert machine.show("SubState") == "stop"
-        before = machine.log.count("in progress")
         assert not threading.Event().wait(7), "twice the time that the unit allows"
         assert machine.show("SubState") == "stop"
         release.set()
         assert client.read_response().status == 200
     eventually(lambda: machine.show("ActiveState") == "inactive", "the end")
     assert machine.show("Result") == "success"
-    assert before == 1
 
 
 @pytest.mark.parametrize("activated", [False, True], ids=["own sockets", "activated"])
