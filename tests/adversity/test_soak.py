@@ -246,6 +246,13 @@ def test_connections_that_are_open_explain_memory() -> None:
     assert judge_memory(busy, 180).holds
 
 
+@pytest.mark.parametrize(("more", "holds"), [(0.0, True), (0.2, True), (1.0, False)])
+def test_what_each_process_hands_to_the_next(more: float, holds: bool) -> None:
+    lives = [samples(90, lambda at, n=n: 35 + at / 10 + more * n) for n in range(10)]  # type: ignore[misc]
+    (check,) = [found for found in judge(replace(held(), lives=lives)) if found.name == "memory"]
+    assert check.holds == holds, check.text()
+
+
 def test_a_run_without_samples_does_not_hold() -> None:
     assert not judge_memory([], 3600).holds
 
