@@ -33,9 +33,9 @@ from support.waiting import eventually
 
 pytestmark = pytest.mark.no_sanitizer
 
-# What an origin answers without a proxy in front of it, and soon.
+# What an origin answers without a proxy in front of it, and soon; none so seldom that it may not come at all.
 DIRECT = {
-    kind: rate
+    kind: max(rate, 20)
     for kind, rate in RATES.items()
     if kind not in ("proxy's own", "dying endpoint", "toxic endpoint", "slow reader", "slow sender")
 }
@@ -244,6 +244,13 @@ def test_connections_that_are_open_explain_memory() -> None:
     assert not judge_memory(grown, 180).holds
     busy = [replace(sample, descriptors=1500 if sample.at > 140 else 100) for sample in grown]
     assert judge_memory(busy, 180).holds
+
+
+@pytest.mark.parametrize(("more", "holds"), [(0.0, True), (0.2, True), (1.0, False)])
+def test_what_each_process_hands_to_the_next(more: float, holds: bool) -> None:
+    lives = [samples(90, lambda at, n=n: 35 + at / 10 + more * n) for n in range(10)]  # type: ignore[misc]
+    (check,) = [found for found in judge(replace(held(), lives=lives)) if found.name == "memory"]
+    assert check.holds == holds, check.text()
 
 
 def test_a_run_without_samples_does_not_hold() -> None:

@@ -53,9 +53,13 @@ class Used:
 class Soak:
     """One run. `world` is started; what was seen is in `account` after `run`."""
 
-    def __init__(self, world: World, seconds: float, screen: Screen) -> None:
+    def __init__(
+        self, world: World, seconds: float, screen: Screen, *, upgrade_every: float | None = None
+    ) -> None:
         self.world, self.seconds, self.screen = world, seconds, screen
         self.warm = warm_up(seconds)
+        self.upgrade_every = upgrade_every
+        self._begun = 0
         self.samples: list[Sample] = []
         self.blocks: list[tuple[float, int]] = []
         self.account = Account(seconds=seconds)
@@ -78,6 +82,9 @@ class Soak:
         account.kinds = world.load.counts()
         account.origins = [origin.counts() for origin in world.origins]
         account.samples = [sample for sample in self.samples if sample.at >= self.warm]
+        if account.lives:
+            account.lives.append(self._of_this_process())
+        world.end_former()
         world.apply(world.course.bare())
         self._settle()
         account.exit_code = world.drain()
@@ -104,6 +111,8 @@ class Soak:
         ]
         for duty in duties:
             duty.due = self._at() + duty.every
+        if self.upgrade_every is not None:
+            duties.append(Duty(self.upgrade_every, self._upgrade, self._at() + self.upgrade_every))
         duties += [Duty(inf, world.stand_still, self.warm * share) for share in (0.3, 0.6)]
         while self._at() < self.seconds:
             for duty in duties:
@@ -113,6 +122,14 @@ class Soak:
             world.check_alive()
             next_due = min(self.seconds, *(duty.due for duty in duties))
             time.sleep(max(0.0, next_due - self._at()))
+
+    def _upgrade(self) -> None:
+        self.account.lives.append(self._of_this_process())
+        self.world.upgrade()
+        self._begun = len(self.samples)
+
+    def _of_this_process(self) -> list[Sample]:
+        return self.samples[self._begun :]
 
     def _at(self) -> float:
         return time.monotonic() - self._begin
@@ -261,8 +278,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"seed {seed}, {options.seconds:g} s", flush=True)
     with workspace() as folder:
         try:
-            with World(folder, seed) as world:
-                soak = Soak(world, options.seconds, Screen(quiet=options.quiet))
+            with World(folder, seed, upgrades=options.upgrades is not None) as world:
+                screen = Screen(quiet=options.quiet)
+                soak = Soak(world, options.seconds, screen, upgrade_every=options.upgrades)
                 checks = soak.run()
                 print(report(soak, checks), flush=True)
                 if options.report:
@@ -297,6 +315,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="how long: 1h (so long without it), 3m, 90s",
     )
     add("--seed", type=int, help="of all random choices; drawn and printed without it")
+    add("--upgrades", type=_seconds, metavar="EVERY", help="another process takes over so often, such as 30s")
     add("--quiet", action="store_true", help="only the report at the end")
     add("--json", type=Path, metavar="FILE", help="writes all figures there")
     add("--report", type=Path, metavar="FILE", help="writes the checks there as a JUnit file")

@@ -46,6 +46,7 @@ class Course:
 
     places: Places
     rng: random.Random
+    drain: str = "30s"
     endpoints: int = 2
     echoes: int = 2
     weight: int = 1
@@ -89,6 +90,7 @@ class Course:
             listeners[f"extra{number}"] = {"bind": bind, "service": "spare"}
         return {
             "workers": 2,
+            "drain": {"timeout": self.drain},
             "access_log": {"to": str(places.access_log)},
             "limits": {"header_bytes": f"{self.header_bytes}KiB"},
             "listeners": listeners,

@@ -107,16 +107,25 @@ def read_counts(file: bytes | mmap.mmap) -> list[KindCounts]:
 
 
 class Load:
-    """`soak_load.c`, running. `rates` as `RATES`; kinds that are not named do not run."""
+    """`soak_load.c`, running. `rates` as `RATES`; kinds that are not named do not run. `longest`: seconds
+    that a tunnel or a relay lasts at most; None: to the end."""
 
     def __init__(
-        self, port: int, relay_port: int, folder: Path, *, seed: int, rates: Mapping[str, float] = RATES
+        self,
+        port: int,
+        relay_port: int,
+        folder: Path,
+        *,
+        seed: int,
+        rates: Mapping[str, float] = RATES,
+        longest: float | None = None,
     ) -> None:
         path = folder / "load.counts"
         argv = [
             str(built("soak_load", SOURCES, BINARIES)),
             *("--counts", str(path), "--port", str(port), "--relay-port", str(relay_port)),
             *("--seed", str(seed)),
+            *(() if longest is None else ("--longest", f"{longest:g}")),
             *(f"{kind}={rate:g}" for kind, rate in rates.items()),
         ]
         self._child = Child("soak_load", argv, log=folder / "load.log")

@@ -56,7 +56,7 @@ struct kind {
     struct counts *counts;
 };
 
-static u64 random_state, next_id;
+static u64 random_state, next_id, longest_echo_ns = UINT64_MAX / 2;
 
 static u64 draw(void)
 {
@@ -222,8 +222,10 @@ static void prepare_echo(struct kind *kind, struct plan *plan)
     ask->fields = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
     ask->status = 101;
     plan->echoes = true;
-    /* The first four stay to the end. */
-    plan->echo_ns = kind->begun < 4 ? UINT64_MAX / 2 : 1000000000 * seconds[draw() % 5];
+    /* The first four stay to the end, if they may. */
+    plan->echo_ns = kind->begun < 4 ? longest_echo_ns : 1000000000 * seconds[draw() % 5];
+    if (plan->echo_ns > longest_echo_ns)
+        plan->echo_ns = longest_echo_ns;
 }
 
 static void prepare_aborted(struct kind *kind, struct plan *plan)

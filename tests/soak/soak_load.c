@@ -22,7 +22,10 @@
  * Prints `FAIL ...` for each of the first that went wrong and cannot be explained. INT and TERM: nothing new is begun,
  * what was begun is finished, tunnels and relays are ended; then it ends itself, with `END`.
  *
- * usage: soak_load --counts FILE --port P --relay-port P [--seed N] KIND=RATE...        (a second; the others 0)
+ * `--longest`: seconds that a tunnel or a relay lasts at most; without it some stay to the end.
+ *
+ * usage: soak_load --counts FILE --port P --relay-port P [--seed N] [--longest S] KIND=RATE...
+ *        (a second; the others 0)
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -448,7 +451,8 @@ static void on_signal(int signal_number)
 static bool read_options(int argc, char **argv)
 {
     static const struct option known[] = {
-        {"counts", 1, NULL, 'c'}, {"port", 1, NULL, 'p'}, {"relay-port", 1, NULL, 'r'}, {"seed", 1, NULL, 's'}, {0},
+        {"counts", 1, NULL, 'c'}, {"port", 1, NULL, 'p'}, {"relay-port", 1, NULL, 'r'}, {"seed", 1, NULL, 's'},
+        {"longest", 1, NULL, 'l'}, {0},
     };
     struct counts *counts = NULL;
     target.sin_family = relay_target.sin_family = AF_INET;
@@ -459,6 +463,7 @@ static bool read_options(int argc, char **argv)
         case 'p': target.sin_port = htons((uint16_t)strtol(optarg, NULL, 10)); break;
         case 'r': relay_target.sin_port = htons((uint16_t)strtol(optarg, NULL, 10)); break;
         case 's': random_state = strtoull(optarg, NULL, 10); break;
+        case 'l': longest_echo_ns = (u64)(strtod(optarg, NULL) * 1e9); break;
         default: return false;
         }
     }

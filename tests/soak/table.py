@@ -84,7 +84,8 @@ def _doings(doings: Doings) -> list[str]:
     return [
         f"{'changes':<17}{doings.changes.total()} ({kinds}), slowest {doings.slowest_change:.1f} s",
         f"{'events':<17}bad files {doings.refused}, HUP {doings.hups}, log rotations {doings.rotations}, "
-        f"views {doings.views}, endpoint killed {doings.kills}, toxics {doings.toxics}",
+        f"views {doings.views}, endpoint killed {doings.kills}, toxics {doings.toxics}"
+        + (f", upgrades {doings.upgrades}" if doings.upgrades else ""),
     ]
 
 

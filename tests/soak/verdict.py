@@ -20,6 +20,9 @@ open even then, for clients or endpoints that have become slow, `PER_DESCRIPTOR`
 Between the middles of the two thirds lie 80 s and over 200,000 requests: 15 bytes that each of them loses
 are seen, and 150 KiB that each change loses.
 
+With upgrades no process lives long enough for a slope. Then the quiet moments of the last half of each life
+count: the processes of the last third of the run may have `SHORT_GROWTH` more than those of the first.
+
 **Descriptors and objects.** With no traffic and no endpoint, there are as many of each kind as before the
 traffic, but for the pipes that each worker keeps for splice(2): two descriptors each, `MOST_PIPES` at most.
 
@@ -32,9 +35,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from soak.programs import ECHOES, KindCounts
-from soak.samples import MIB, Sample, growth, slope
+from soak.samples import MIB, Sample, growth, low, slope
 
 MOST_SLOPE = 1 * MIB
 """Bytes an hour."""
@@ -68,13 +72,15 @@ class Check:
 
 @dataclass
 class Account:
-    """What was seen of a run. Times in seconds; `samples` only those after the warm-up."""
+    """What was seen of a run. Times in seconds; `samples` only those after the warm-up; `lives`: with
+    upgrades, the samples of each process."""
 
     seconds: float = 0.0
     kinds: Sequence[KindCounts] = ()
     origins: Sequence[Mapping[str, int]] = ()
     kernel_cuts: int = 0
     samples: Sequence[Sample] = ()
+    lives: list[Sequence[Sample]] = field(default_factory=list)
     descriptors_before: Counter[str] = field(default_factory=Counter)
     descriptors_after: Counter[str] = field(default_factory=Counter)
     ledger_before: Mapping[str, int] = field(default_factory=dict)
@@ -92,7 +98,7 @@ def judge(account: Account) -> list[Check]:
     return [
         judge_matches(account),
         judge_failures(account),
-        judge_memory(account.samples, account.seconds),
+        judge_lives(account.lives) if account.lives else judge_memory(account.samples, account.seconds),
         judge_descriptors(account),
         judge_ledger(account),
         judge_end(account),
@@ -159,6 +165,17 @@ def judge_memory(samples: Sequence[Sample], seconds: float) -> Check:
     if seconds < LONG_RUN and more >= limit:
         broken.append(f"it grew by {more / MIB:.2f} MiB, and {limit / MIB:.2f} is the limit of a short run")
     return Check("memory", figure, broken)
+
+
+def judge_lives(lives: Sequence[Sequence[Sample]]) -> Check:
+    sizes = [low(sample.resident for sample in life[len(life) // 2 :]) for life in lives if life]
+    third = max(1, len(sizes) // 3)
+    more = median(sizes[-third:]) - median(sizes[:third]) if sizes else 0.0
+    shown = ", ".join(f"{size / MIB:.1f}" for size in sizes)
+    broken = []
+    if more >= SHORT_GROWTH:
+        broken.append(f"processes have {more / MIB:.2f} MiB more than those before them")
+    return Check("memory", f"{shown} MiB, by process", broken)
 
 
 def judge_descriptors(account: Account) -> Check:

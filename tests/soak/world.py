@@ -24,12 +24,15 @@ from soak.course import BAD_FILES, Course, Places
 from soak.programs import RATES, Load, Origin
 from support.ports import free_port
 from support.proxy import Proxy
+from support.upgrade import upgrade
 
 # How long the watcher, or what asked for a reload, may take on a machine that is busy with other things.
 _APPLY_SECONDS = 60.0
 _DRAIN_SECONDS = 60.0
 # Most kinds of traffic are then at the bound of what the load has in progress, and no time-out has passed.
 _STILL_SECONDS = 3.0
+# With upgrades: how long a tunnel lasts at most, and how long a process that handed over may go on.
+_LONGEST_ECHO, _OLD_SECONDS = 15.0, 90
 _INSIDE = Path(__file__).resolve().parent / "inside"
 _BLOCKS_SIGNAL = signal.SIGRTMIN + 20  # as in inside/sitecustomize.py
 # A request of the load that is a line in the log exactly once, wherever the log was rotated.
@@ -59,6 +62,7 @@ class Doings:
     rotations: int = 0
     views: int = 0
     kills: int = 0
+    upgrades: int = 0
     toxics: int = 0
     slowest_change: float = 0.0
     log_lines: int = 0
@@ -67,9 +71,10 @@ class Doings:
 
 
 class World:
-    """Started by `with`; what is still running ends with it."""
+    """Started by `with`; what is still running ends with it. `upgrades`: processes can take over from each
+    other; tunnels and relays are then short enough to end in the one where they began."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, *, upgrades: bool = False) -> None:
         self.folder = folder
         self.rng = random.Random(seed)
         self.seed = seed
@@ -81,6 +86,9 @@ class World:
         self._toxics = itertools.cycle(TOXICS)
         self._mortal_is_up = True
         self._rotated: list[Path] = []
+        self.upgrades = upgrades
+        self.dropped_lines = 0
+        self.former: list[Proxy] = []
 
     def __enter__(self) -> World:
         try:
@@ -110,11 +118,14 @@ class World:
             dying=[self.mortal.text, clean[0].text],
             toxic=[f"127.0.0.1:{port}" for port in gates],
         )
-        self.course = Course(places, self.rng)
+        self.course = Course(places, self.rng, drain=f"{_OLD_SECONDS}s" if self.upgrades else "30s")
         self._blocks = self.folder / "blocks"
         path = os.pathsep.join(filter(None, [str(_INSIDE), os.environ.get("PYTHONPATH")]))
         environment = {"SOAK_BLOCKS": str(self._blocks), "PYTHONPATH": path}
-        self.proxy = Proxy(self.folder, self.course.bare(), environment=environment).start()
+        arguments = ("--takeover", str(self.folder / "takeover")) if self.upgrades else ()
+        self.proxy = Proxy(
+            self.folder, self.course.bare(), environment=environment, arguments=arguments
+        ).start()
         self._stack.callback(self.proxy.kill)
         self.admin = Admin(self.proxy.admin_port)
 
@@ -126,7 +137,14 @@ class World:
     def start_load(self) -> None:
         self.apply(self.course.config())
         places = self.course.places
-        self.load = Load(places.web_port, places.relay_port, self.folder, seed=self.seed, rates=self.rates)
+        self.load = Load(
+            places.web_port,
+            places.relay_port,
+            self.folder,
+            seed=self.seed,
+            rates=self.rates,
+            longest=_LONGEST_ECHO if self.upgrades else None,
+        )
         self._stack.callback(self.load.stop)
 
     def check_alive(self) -> None:
@@ -219,7 +237,9 @@ class World:
         old = self.access_log.with_name(f"access.log.{self.doings.rotations}")
         self.access_log.rename(old)
         self._rotated.append(old)
-        self.proxy.signal(signal.SIGUSR1)
+        for proxy in [self.proxy, *self.former]:
+            if proxy.is_alive():
+                proxy.signal(signal.SIGUSR1)
         self._wait("the access log opened again", self.access_log.exists)
         self.doings.rotations += 1
 
@@ -244,6 +264,28 @@ class World:
                 json.loads(line)
         except ValueError as error:
             self.doings.wrong.append(f"access log: {error}")
+
+    def upgrade(self) -> None:
+        """Another process takes over; the one before goes on with what it has."""
+        self._note_dropped_lines()
+        self.former.append(self.proxy)
+        self.proxy = upgrade(self.proxy)
+        self._stack.callback(self.proxy.kill)
+        self.doings.upgrades += 1
+
+    def end_former(self) -> None:
+        """Waits for the processes that have handed over; each is judged as the last one is."""
+        for proxy in self.former:
+            code = proxy.wait_exit(_OLD_SECONDS + _DRAIN_SECONDS)
+            if code != 0:
+                self.doings.wrong.append(f"pid {proxy.pid} handed over and ended with {code}")
+            try:
+                proxy.check_output()
+            except AssertionError as error:
+                self.doings.wrong.append(f"pid {proxy.pid} handed over: {error}")
+
+    def _note_dropped_lines(self) -> None:
+        self.dropped_lines += int(self.admin.metrics().get("fastmesh_access_log_lines_dropped_total", 0))
 
     def kill_or_revive(self) -> None:
         if self._mortal_is_up:
@@ -302,8 +344,7 @@ class World:
 
     def drain(self) -> int:
         """The exit code; then all that was logged is counted."""
-        dropped = self.admin.metrics().get("fastmesh_access_log_lines_dropped_total", 0)
-        self.dropped_lines = int(dropped)
+        self._note_dropped_lines()
         self.proxy.signal(signal.SIGTERM)
         code = self.proxy.wait_exit(_DRAIN_SECONDS)
         self._count_rotated()
