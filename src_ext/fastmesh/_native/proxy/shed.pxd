@@ -54,6 +54,9 @@ cdef inline bint client_shed(worker_t *w, conn_t *c) noexcept nogil:
     if c.kind != CONN_CLIENT or since_ms < SHED_IDLE_MS or conn_has_unsent(c):
         return False
     if c.state == C_LINGER:
+        # It holds no place any more (F_COUNTED), only a descriptor and some memory
+        if w.strain[RESOURCE_DESCRIPTORS] == PRESSURE_NONE and w.strain[RESOURCE_MEMORY] == PRESSURE_NONE:
+            return False
         if conn_in_kernel(c):
             return False
         client_close(w, c)
