@@ -196,6 +196,29 @@ def test_a_client_whose_request_has_come_is_not_idle(set_stage: SetStage) -> Non
         assert client.head().startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_client_that_reads_its_last_answer_is_not_idle(set_stage: SetStage) -> None:
+    """The kernel has all of it. If its connection were closed, what it sends meanwhile would cut that off."""
+    stage = set_stage(connection_limit=PLENTY)
+    clients = [stage.client(), stage.client()]
+    body = b"x" * 50_000
+    for client in clients:
+        client.send(get())
+        upstream = stage.origins[0].accept()
+        upstream.head()
+        upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\nConnection: close\r\n\r\n" + body)
+        stage.settle()
+        stage.worker.limit(connections=2)
+        look(stage)
+    assert sorted(stage.of_kind("client")) == ["head", "linger"], "the second one's answer was its last"
+    stage.worker.limit(connections=1)
+    assert look(stage, IDLE) == (2, 0, 0)
+    assert stage.worker.overload()[2] == (0, 0)
+    for client in clients:
+        client.send(get())
+        stage.settle()
+        assert client.response() == (200, "", body)
+
+
 def test_heads_that_take_long_are_timed_out_early(set_stage: SetStage) -> None:
     stage = set_stage(connection_limit=PLENTY, routes=FIXED)
     (client,) = idle_clients(stage, 1)

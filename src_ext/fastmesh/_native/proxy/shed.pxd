@@ -1,7 +1,7 @@
 """Clients that hold a place and do nothing with it are closed while places are short. Owner worker only.
 
 Those are clients between two requests for SHED_IDLE_MS, ones that do not close after their last answer, and ones that
-have not sent the whole of a head for SHED_HEAD_MS. A cursor goes round the worker's connections, so that each look costs a bounded time and all come
+have not sent the whole of a head for SHED_HEAD_MS; never one that has not taken all of its last answer. A cursor goes round the worker's connections, so that each look costs a bounded time and all come
 up in turn.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -16,7 +16,7 @@ from fastmesh._native.base.limits cimport (
     SHED_SCAN_ACCEPT,
 )
 from fastmesh._native.base.slab cimport pend_len
-from fastmesh._native.net.conn cimport conn_has_unsent
+from fastmesh._native.net.conn cimport conn_has_unsent, conn_in_kernel
 from fastmesh._native.net.overload cimport overload_excess, overload_look, overload_settle
 from fastmesh._native.net.pool cimport pool_is_closed, pool_shed
 from fastmesh._native.net.splice cimport pipes_shed
@@ -54,10 +54,13 @@ cdef inline bint client_shed(worker_t *w, conn_t *c) noexcept nogil:
     if c.kind != CONN_CLIENT or since_ms < SHED_IDLE_MS or conn_has_unsent(c):
         return False
     if c.state == C_LINGER:
+        if conn_in_kernel(c):
+            return False
         client_close(w, c)
         return True
     if c.state == C_HEAD and not c.flags & (F_FRESH | F_HEAD_BEGUN):
-        if pend_len(&c.input) or client_has_sent(c):
+        # While it reads its last answer from the kernel's buffer, a request that it sends meanwhile would cut that off
+        if pend_len(&c.input) or client_has_sent(c) or conn_in_kernel(c):
             return False
         client_close(w, c)
         return True
