@@ -1,8 +1,9 @@
 """Who stands still: the watchdog's thread, and what slow turns did, in words.
 
 The thread is native (`core/watchdog.pxd`) and writes its findings itself, for the control plane may be what
-stands still. Python's stacks are written by `faulthandler`, in a signal handler of the control thread, to a
-file in memory, from which the watchdog copies them into its entry.
+stands still. The control thread's Python stack is written by `faulthandler`, in a signal handler of that
+thread, to a file in memory, from which the watchdog copies it into its entry. Of that thread alone: others
+may run meanwhile, and to walk their frames without the interpreter's lock can end the process.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Watchdog:
 
     def start(self) -> None:
         self._stacks = os.memfd_create("fastmesh-stacks", os.MFD_CLOEXEC)
-        faulthandler.register(STACKS_SIGNAL, file=self._stacks, all_threads=True)
+        faulthandler.register(STACKS_SIGNAL, file=self._stacks, all_threads=False)
         self._engine.set_watchdog(STDERR, self._stacks)
         self._thread = threading.Thread(target=self._engine.run_watchdog, name="watchdog")
         self._thread.start()

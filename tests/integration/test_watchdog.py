@@ -258,6 +258,9 @@ def test_a_control_plane_that_is_busy_shows_its_stacks(tmp_path: Path, origins: 
         (shown,) = [one for one in entries(proxy, "has not run") if "stacks" in one]
         assert "has not run for 10 s" in shown["message"]
         assert any("blocks_for_a_while" in line for line in shown["stacks"])
+        assert not any("hread 0x" in line for line in shown["stacks"]), (
+            "others run: their frames are not safe"
+        )
         proxy.stop()
     finally:
         proxy.kill()

@@ -210,7 +210,7 @@ def test_its_stacks_are_shown_after_ten_seconds(log: int, form: str) -> None:
     from fastmesh._native.core.engine import STACKS_SIGNAL
 
     stacks = os.memfd_create("stacks")
-    faulthandler.register(STACKS_SIGNAL, file=stacks, all_threads=True)
+    faulthandler.register(STACKS_SIGNAL, file=stacks, all_threads=False)
     dog = watchdog.Dog(log, stacks_fd=stacks, json=form == "json")
     try:
         dog.beat(T0)
