@@ -101,15 +101,28 @@ def memory_group(proc: Path = PROC) -> MemoryGroup | None:
     """The control group with the tightest limit of memory; None when there is none.
 
     ``memory.high`` is a limit too: beyond it the kernel slows the process down until little of it is left."""
-    groups = []
+    return min(_memory_groups(proc), key=lambda group: group.limit, default=None)
+
+
+def _memory_groups(proc: Path) -> Iterator[MemoryGroup]:
+    """This process's own group, and those around it, where each has a limit."""
     for version, folder in _cgroup_folders(proc, "memory"):
         names = ("memory.max", "memory.high") if version == "v2" else ("memory.limit_in_bytes",)
         texts = [_read(folder / name) for name in names]
         limits = [int(text) for text in texts if text.isdecimal()]
         if limits:
             used = str(folder / ("memory.current" if version == "v2" else "memory.usage_in_bytes"))
-            groups.append(MemoryGroup(version, min(limits), used, str(folder / "memory.stat")))
-    return min(groups, key=lambda group: group.limit, default=None)
+            yield MemoryGroup(version, min(limits), used, str(folder / "memory.stat"))
+
+
+def own_memory_group(proc: Path = PROC) -> MemoryGroup | None:
+    """The group with the tightest limit, if it is this process's own: what others use of one around it would
+    not become less by closing our connections."""
+    group = memory_group(proc)
+    for version, folder in _cgroup_folders(proc, "memory"):
+        if group is not None and version == group.version:
+            return group if group.kinds == str(folder / "memory.stat") else None
+    return None
 
 
 def cgroup_memory(proc: Path = PROC) -> int | None:
@@ -156,7 +169,7 @@ def ceilings(*, descriptors: int, workers: int, proc: Path = PROC) -> Ceilings:
     """What the workers may use, of ``descriptors`` that the process may have. A group that allows more than
     the machine has is no limit."""
     memory = available_memory(proc)
-    group = memory_group(proc)
+    group = own_memory_group(proc)
     spare = descriptors - control_descriptors(descriptors) - POLLERS_PER_WORKER * workers
     return Ceilings(
         descriptors=max(spare, 2 * LEAST_CONNECTIONS),

@@ -210,7 +210,8 @@ def test_a_client_that_reads_its_last_answer_is_not_idle(set_stage: SetStage) ->
         stage.worker.limit(connections=2)
         look(stage)
     assert sorted(stage.of_kind("client")) == ["head", "linger"], "the second one's answer was its last"
-    look(stage, IDLE)
+    stage.worker.limit(connections=1)
+    assert look(stage, IDLE) == (2, 0, 0)
     assert stage.worker.overload()[2] == (0, 0)
     for client in clients:
         client.send(get())

@@ -112,16 +112,24 @@ def test_v2_slows_a_process_down_before_it_ends_it(tree):
     assert resources.cgroup_memory(tree.proc) == 3145728
 
 
-def test_the_group_that_is_watched_is_the_tightest(tree):
+def test_a_group_is_watched_if_it_is_the_tightest(tree):
     tree.mount_v2("/a/b")
-    tree.write("a/b/memory.max", "max")
-    tree.write("a/memory.max", "1048576")
-    tree.write("memory.max", "2097152")
+    tree.write("a/b/memory.max", "1048576")
+    tree.write("a/memory.max", "2097152")
     ceilings = resources.ceilings(descriptors=20_000, workers=2, proc=tree.proc)
-    folder = tree.groups / "a"
+    folder = tree.groups / "a/b"
     assert ceilings.group == MemoryGroup(
         "v2", 1048576, str(folder / "memory.current"), str(folder / "memory.stat")
     )
+    assert ceilings.memory == 1048576
+
+
+def test_what_others_use_of_a_group_around_is_not_watched(tree):
+    tree.mount_v2("/a/b")
+    tree.write("a/b/memory.max", "max")
+    tree.write("a/memory.max", "1048576")
+    ceilings = resources.ceilings(descriptors=20_000, workers=2, proc=tree.proc)
+    assert ceilings.group is None
     assert ceilings.memory == 1048576
 
 

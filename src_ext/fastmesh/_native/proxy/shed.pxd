@@ -95,7 +95,8 @@ cdef inline uint32_t clients_shed(worker_t *w, uint32_t scan, uint32_t most) noe
 
 
 cdef inline uint32_t shed_share(worker_t *w) noexcept nogil:
-    """How many this worker should close now, so that all together end the shortage of places."""
+    """How many this worker should close now to end the shortage. Not its part of them only: another worker may have no
+    idle clients at all. Each look counts anew, so that together they close few too many."""
     cdef uint64_t most
     if w.strain[RESOURCE_MEMORY] != PRESSURE_NONE:
         return SHED_MOST
@@ -103,7 +104,7 @@ cdef inline uint32_t shed_share(worker_t *w) noexcept nogil:
         overload_excess(fm_load_relaxed_u64(&w.shared.connections), w.shared.connection_limit),
         overload_excess(fm_load_relaxed_u64(&w.shared.descriptors), w.shared.descriptor_limit),
     )
-    return <uint32_t> min(most // w.shared.workers + 1, <uint64_t> SHED_MOST)
+    return <uint32_t> min(most + 1, <uint64_t> SHED_MOST)
 
 
 cdef inline void worker_look(worker_t *w) noexcept nogil:
