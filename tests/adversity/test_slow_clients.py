@@ -71,6 +71,22 @@ def test_a_body_that_trickles_is_given_up(hasty: Rig, framing: str) -> None:
     hasty.sentinels()
 
 
+def test_the_file_says_what_pace_is_asked_for() -> None:
+    """With `min_rate: none` a body may take as long as it likes, as long as something comes."""
+    rig = Rig(timeouts={"idle": "500ms"}, limits={"min_rate": "none"}).start()
+    try:
+        with rig.client() as client:
+            client.send(request("POST", unique(), b"Content-Length: 30"))
+            started = time.monotonic()
+            trickle = Slowly(lambda: client.sock.sendall(b"x"))
+            response = client.read_response("POST")
+            trickle.stop()
+            assert response.status == 200
+            assert time.monotonic() - started > 1.2, "it was no longer than two windows"
+    finally:
+        rig.stop()
+
+
 def test_a_client_that_reads_too_slowly_is_given_up(hasty: Rig) -> None:
     """8 bytes at a time: always some, and never enough."""
     path = unique()

@@ -40,9 +40,11 @@ class Course:
 
 
 def changes(stage: Stage, count: int = 100) -> Iterator[Line]:
-    """100 reloads under 1,000 new connections a second and kept ones: none is refused, reset or failed."""
+    """100 reloads, then 10 upgrades, under 1,000 new connections a second and kept ones: none is refused, reset
+    or failed."""
     course = Course(stage.count(count, least=3))
     yield reloads(stage, course)
+    yield upgrades(stage, Course(stage.count(count // 10, least=2), every=3.0))
     for name in OTHERS:
         yield _reloads_of(stage, name, course)
 
@@ -154,6 +156,52 @@ def reloads(stage: Stage, course: Course) -> Line:
         finally:
             proxy.kill()
     return Line("changes", f"{course.changes} reloads", _figures(account), _broken(account))
+
+
+class Dynasty:
+    """Processes of which each takes over from the one before, with the same configuration."""
+
+    def __init__(self, folder: Path, origins: Sequence[int]) -> None:
+        self.port, self._admin_port = free_port(), free_port()
+        self._folder = folder
+        self._text = next(
+            configurations(
+                f"admin: 127.0.0.1:{self._admin_port}", self.port, free_port(), origins, [free_port()]
+            )
+        )[1]
+        self._count = 0
+        self.proxy = self._start()
+
+    def _start(self) -> Proxy:
+        self._count += 1
+        folder = self._folder / f"process-{self._count}"
+        folder.mkdir()
+        proxy = Proxy(folder, self._text, arguments=("--takeover", str(self._folder / "takeover.sock")))
+        proxy.admin_port = self._admin_port
+        return proxy.start()
+
+    def upgrade(self) -> None:
+        """Starts another process; returns when that one serves and its predecessor has ended with 0."""
+        before = self.proxy
+        self.proxy = self._start()
+        code = before.wait_exit(_DRAIN_SECONDS)
+        if code != 0:
+            raise BenchError(f"the process that was upgraded ended with {code}: {before.stderr[-2000:]}")
+        before.check_output()
+        if self.proxy.api("process")["pid"] != self.proxy.pid:
+            raise BenchError(f"the new process does not serve: {self.proxy.stderr[-2000:]}")
+
+
+def upgrades(stage: Stage, course: Course) -> Line:
+    folder = stage.fresh_folder()
+    with id_origins(folder) as origins:
+        dynasty = Dynasty(folder, [origin.port for origin in origins])
+        try:
+            account = _play(_clients(stage, dynasty.port, folder, course), course, dynasty.upgrade)
+            dynasty.proxy.stop(within=_DRAIN_SECONDS)
+        finally:
+            dynasty.proxy.kill()
+    return Line("changes", f"{course.changes} upgrades", _figures(account), _broken(account))
 
 
 # ---------------------------------------------------------------- the others
