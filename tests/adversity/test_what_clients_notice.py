@@ -54,6 +54,11 @@ def test_changes_cost_no_connection(stage: Stage) -> None:
     assert played.holds, played.text()
 
 
+def test_upgrades_cost_no_connection(stage: Stage) -> None:
+    played = changes.upgrades(stage, replace(FEW_CHANGES, changes=2))
+    assert played.holds, played.text()
+
+
 def test_a_restart_in_the_place_of_a_change_is_noticed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     def restart(changing: Changing) -> None:
         changing.proxy.kill()

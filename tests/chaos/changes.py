@@ -40,8 +40,8 @@ class Course:
 
 
 def changes(stage: Stage, count: int = 100) -> Iterator[Line]:
-    """100 reloads, then 10 upgrades, under 1,000 new connections a second and kept ones: none is refused, reset
-    or failed."""
+    """100 reloads, then 10 upgrades, under 1,000 new connections a second and kept ones: none is refused,
+    reset or failed."""
     course = Course(stage.count(count, least=3))
     yield reloads(stage, course)
     yield upgrades(stage, Course(stage.count(count // 10, least=2), every=3.0))
