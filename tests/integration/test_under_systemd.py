@@ -168,9 +168,9 @@ def test_a_drain_takes_longer_than_the_unit_allows(machine: Machine, origin: Ori
         origin.wait_request("/held")
         machine.systemctl("stop", "--no-block", "fastmesh")
         eventually(lambda: "1 in progress" in machine.show("StatusText"), "the progress")
-        assert machine.show("SubState") == "stop"
+        assert machine.show("SubState") == "stop-sigterm"
         assert not threading.Event().wait(7), "twice the time that the unit allows"
-        assert machine.show("SubState") == "stop"
+        assert machine.show("SubState") == "stop-sigterm"
         release.set()
         assert client.read_response().status == 200
     eventually(lambda: machine.show("ActiveState") == "inactive", "the end")
