@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
 import trio
 
@@ -39,6 +39,10 @@ class Estate:
     def leaving(self) -> bool:
         """Whether this process drains: there is nothing to hand over any more."""
         return self._shutdown.requested.is_set()
+
+    def hastening(self, scope: trio.CancelScope) -> AbstractContextManager[None]:
+        """In the block, a request to end this process leaves ``scope`` only a moment."""
+        return self._shutdown.hastening(scope)
 
     def unchanging(self) -> AbstractAsyncContextManager[None]:
         """Meanwhile no change of the configuration opens or closes a socket."""

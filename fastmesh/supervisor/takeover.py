@@ -248,7 +248,7 @@ class Succession:
     async def _hand_over(self, wire: Wire, estate: Estate, pid: int) -> bool:
         """False: it came to nothing, and this process goes on."""
         try:
-            with trio.fail_after(PATIENCE):
+            with trio.fail_after(PATIENCE) as patience, estate.hastening(patience):
                 async with estate.unchanging():
                     await self._offer(wire, estate)
                     serving = await wire.receive(Serving)
@@ -256,7 +256,8 @@ class Succession:
                         await estate.leave(serving)
                         self._leave()
         except trio.TooSlowError:
-            why = f"it did not serve within {PATIENCE:g} s"
+            in_time = "before this one was to stop" if estate.leaving() else f"within {PATIENCE:g} s"
+            why = f"it did not serve {in_time}"
         except Gone:
             why = "it ended before it served"
         except Disagreement as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from fastmesh.admin.sockets import AdminListening
 from fastmesh.model import Given
 from fastmesh.model.told import Passive, Told
 from fastmesh.supervisor import handover
+from fastmesh.supervisor.drain import Shutdown
 from fastmesh.supervisor.handover import Group, Hello, Offer, Serving, Wire
 from fastmesh.supervisor.takeover import Succession
 from support.fake_data_plane import FakeDataPlane
@@ -40,9 +41,13 @@ class House:
         self.left: Serving | None = None
         self.successor = 0
         self.fails: Exception | None = None
+        self.shutdown = Shutdown()
 
     def leaving(self) -> bool:
-        return self.draining
+        return self.draining or self.shutdown.requested.is_set()
+
+    def hastening(self, scope: trio.CancelScope) -> AbstractContextManager[None]:
+        return self.shutdown.hastening(scope)
 
     @asynccontextmanager
     async def unchanging(self) -> AsyncIterator[None]:

@@ -14,7 +14,7 @@ import trio
 
 from fastmesh.admin.sockets import open_admin
 from fastmesh.errors import StartError
-from fastmesh.supervisor import handover, takeover
+from fastmesh.supervisor import drain, handover, takeover
 from fastmesh.supervisor.handover import Group, Hello, Left, Serving, Wire
 from fastmesh.supervisor.takeover import Succession
 from support.descriptors import open_descriptors
@@ -323,6 +323,22 @@ def test_a_successor_that_hangs(path, house, monkeypatch, caplog):
                     await second.still_wanted()
             assert not house.left
             assert path.exists()
+
+    play(test)
+
+
+def test_who_is_to_stop_does_not_wait_for_a_successor_that_hangs(path, house, monkeypatch, caplog):
+    monkeypatch.setattr(drain, "HASTE_SECONDS", 0.1)
+
+    async def test():
+        async with reigning(path, house):
+            async with following(path) as (second, _, _):
+                house.shutdown.request("SIGTERM")
+                with trio.fail_after(takeover.PATIENCE / 2):
+                    await until(lambda: "it did not serve before this one was to stop" in caplog.text)
+                with pytest.raises(StartError, match="goes on: it did not serve"):
+                    await second.still_wanted()
+            assert not house.left
 
     play(test)
 
