@@ -144,11 +144,12 @@ class ConfigKeeper:
     async def take(self, read: Loaded | ConfigError) -> None:
         """Puts what the watcher read in force. Raises StartError when the data plane can not."""
         async with self._changing:
+            if isinstance(read, ConfigError):
+                if self._closed is None:  # else it is the business of the one that comes after
+                    self._record(_outcome("refused", problems=read.problems))
+                return
             if self._closed is not None:
                 raise StartError(self._closed)
-            if isinstance(read, ConfigError):
-                self._record(_outcome("refused", problems=read.problems))
-                return
             try:
                 outcome = await self._change(read)
             except StartError as error:

@@ -205,6 +205,20 @@ def test_after_close_nothing_changes(rig):
     scenario(rig, test)
 
 
+def test_after_close_a_file_that_is_wrong_is_no_failure(rig, caplog):
+    async def test():
+        await rig.keeper.close("fastmesh is draining")
+        rig.file.write_text("listeners: [")
+        with trio.move_on_after(5):
+            while rig.keeper._watcher.last.result != "refused":
+                await trio.sleep(0.01)
+        assert rig.keeper._watcher.last.result == "refused"
+        assert rig.keeper.last.result != "refused"
+        assert rig.keeper.counts.refused == 0
+
+    scenario(rig, test)
+
+
 def test_names_are_resolved_at_load_and_again(rig, monkeypatch, caplog):
     answers = {"127.0.0.1"}
 
