@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.harness.openloop import OpenLoop, OpenLoopResult
@@ -45,9 +45,10 @@ ATTACKS = (
     Attack("slow bodies", ("-B", "-s", "65536"), "/small", ("body_timeout",), 16),
     Attack(
         "slow readers",
-        # Up to 32 bytes a second of 3 MiB, through a window of at most 1 KiB.
-        ("-X", "-w", "512", "-y", "1024", "-n", "1", "-z", "32", "-k", "3"),
-        "/1m",
+        # Up to 32 bytes a second, through a window of at most 1 KiB. More than a socket's buffer takes, but not
+        # so much that the origin's buffers, on the same machine, use up what the kernel allows all of them.
+        ("-X", "-w", "512", "-y", "1024", "-n", "1", "-z", "32", "-k", "1"),
+        "/256k",
         ("client_aborted",),
         80,
     ),
@@ -65,7 +66,10 @@ class Scale:
 
 
 def slow_clients(stage: Stage, clients: int = 5000) -> Iterator[Line]:
-    """5,000 slow clients of each kind, beside 500 requests a second whose p99 at most doubles."""
+    """5,000 slow clients of each kind, beside 500 requests a second whose p99 at most doubles.
+
+    With `timeouts.idle` of 15 s instead of 60 s, so that a minute shows who is ended."""
+    stage = replace(stage, top={"defaults": {"timeouts": {"idle": "15s"}}, **stage.top})
     # Scaled down, fewer of them attack; how long one is waited for stays.
     scale = Scale(stage.count(clients, least=50), honest_seconds=max(2.0, 10.0 * stage.scale))
     for attack in ATTACKS:

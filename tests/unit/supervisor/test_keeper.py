@@ -210,7 +210,7 @@ def test_after_close_a_file_that_is_wrong_is_no_failure(rig, caplog):
         await rig.keeper.close("fastmesh is draining")
         rig.file.write_text("listeners: [")
         with trio.move_on_after(5):
-            while rig.keeper._watcher.last.result != "refused":
+            while rig.keeper._watcher.last.result != "refused":  # noqa: ASYNC110
                 await trio.sleep(0.01)
         assert rig.keeper._watcher.last.result == "refused"
         assert rig.keeper.last.result != "refused"
