@@ -165,8 +165,7 @@ def test_the_endpoint_s_time_is_not_the_client_s(set_stage: SetStage) -> None:
         sent += pour(stage, client, body[sent : sent + (600 << 10)])
         assert stage.worker.ledger()["buffers"], "what came waits for the endpoint"
         goes_on(stage, idle_s * 0.7, lambda: None)  # less than the endpoint's own time
-        upstream.look()
-        stage.settle()
+        goes_on(stage, idle_s * 0.07, upstream.look)  # now it is the client's turn
     while sent < len(body):
         sent += client.send_what_fits(body[sent:])
         stage.turn(2)
