@@ -45,8 +45,8 @@ ATTACKS = (
     Attack("slow bodies", ("-B", "-s", "65536"), "/small", ("body_timeout",), 16),
     Attack(
         "slow readers",
-        # Up to 32 bytes a second, through a window of at most 1 KiB. More than a socket's buffer takes, but not
-        # so much that the origin's buffers, on the same machine, use up what the kernel allows all of them.
+        # Up to 32 bytes a second, through a window of at most 1 KiB. More than a socket's buffer takes, but
+        # not so much that the origin's buffers, on the same machine, use up what the kernel allows them all.
         ("-X", "-w", "512", "-y", "1024", "-n", "1", "-z", "32", "-k", "1"),
         "/256k",
         ("client_aborted",),

@@ -118,6 +118,7 @@ def service(policy, endpoints):
         "keepalive": 16,
         "send_proxy": 0,
         "max_age_ms": 0,
+        "draining": False,
         "retry_attempts": 2,
         "retry_budget": 200,
         "retry_on": 3,
