@@ -61,7 +61,7 @@ class Scale:
 
     clients: int
     interval: int = 10
-    seconds: int = 60
+    seconds: int = 90
     honest_seconds: float = 10.0
 
 
@@ -69,7 +69,7 @@ def slow_clients(stage: Stage, clients: int = 5000) -> Iterator[Line]:
     """5,000 slow clients of each kind, beside 500 requests a second whose p99 at most doubles, beside
     what the attackers do to the machine itself.
 
-    With `timeouts.idle` of 15 s instead of 60 s, so that a minute shows who is ended."""
+    With `timeouts.idle` of 15 s instead of 60 s, so that an attack of 90 s shows who is ended."""
     stage = replace(stage, top={"defaults": {"timeouts": {"idle": "15s"}}, **stage.top})
     # Scaled down, fewer of them attack; how long one is waited for stays.
     scale = Scale(stage.count(clients, least=50), honest_seconds=max(2.0, 10.0 * stage.scale))
