@@ -33,6 +33,7 @@
 #include <sys/socket.h>
 
 #include "chaos_load.h"
+#include "chaos_poll.h"
 
 enum { SCRATCH = 64 * 1024, MOST_SIZES = 16, ORIGINS = 16, SLICE_NS = 100000000, TICK_MS = 10, FAILURES_SHOWN = 40 };
 enum kind { OK, STATUS, WRONG, CORRUPT, TRUNCATED, RESET, PROTOCOL, TIMEOUT, CONNECT, KINDS };
@@ -140,12 +141,7 @@ static void end_request(struct connection *connection, enum kind kind)
 
 static void watch(struct connection *connection, uint32_t events)
 {
-    struct epoll_event event = {.events = events, .data.ptr = connection};
-    if (connection->watched == events)
-        return;
-    if (epoll_ctl(poller, connection->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, connection->fd, &event) < 0)
-        die("epoll_ctl");
-    connection->watched = events;
+    poll_watch(poller, connection->fd, &connection->watched, events, connection);
 }
 
 static void close_connection(struct connection *connection)

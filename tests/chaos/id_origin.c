@@ -24,6 +24,7 @@
 #include "../../bench/origin_behaviour.h"
 #include "../../bench/origin_control.h"
 #include "chaos_id.h"
+#include "chaos_poll.h"
 
 enum { ROOM = 64 * 1024, EVENTS_A_TURN = 256, MOST_BODY = 16 * 1024 * 1024, HEAD_ROOM = 512 };
 
@@ -49,12 +50,7 @@ static uint64_t requests, wrong_bodies, bad_heads;
 
 static void watch(struct connection *connection, uint32_t events)
 {
-    struct epoll_event event = {.events = events, .data.ptr = connection};
-    if (connection->watched == events)
-        return;
-    if (epoll_ctl(poller, connection->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, connection->fd, &event) < 0)
-        die("epoll_ctl");
-    connection->watched = events;
+    poll_watch(poller, connection->fd, &connection->watched, events, connection);
 }
 
 static void end(struct connection *connection)

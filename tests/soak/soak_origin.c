@@ -22,6 +22,7 @@
 #include <sys/epoll.h>
 
 #include "soak_wire.h"
+#include "../chaos/chaos_poll.h"
 
 enum { ROOM = 64 * 1024, PIECE = 32 * 1024, EVENTS_A_TURN = 256, COUNTERS = 8 };
 enum counter { REQUESTS, WRONG_BODIES, BAD_HEADS, ECHOES };
@@ -52,12 +53,7 @@ static int poller, number;
 
 static void watch(struct connection *connection, uint32_t events)
 {
-    struct epoll_event event = {.events = events, .data.ptr = connection};
-    if (connection->watched == events)
-        return;
-    if (epoll_ctl(poller, connection->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, connection->fd, &event) < 0)
-        die("epoll_ctl");
-    connection->watched = events;
+    poll_watch(poller, connection->fd, &connection->watched, events, connection);
 }
 
 static void end(struct connection *connection)
