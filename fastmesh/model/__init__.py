@@ -11,6 +11,7 @@ from fastmesh.model.config import (
     Config,
     Drain,
     Endpoint,
+    ExitWith,
     Forward,
     Forwarded,
     HashKey,
@@ -27,6 +28,7 @@ from fastmesh.model.config import (
     Secrets,
     Service,
     ServiceLimits,
+    Sidecar,
     Timeouts,
     Upstream,
 )
@@ -43,6 +45,7 @@ __all__ = [
     "Config",
     "Drain",
     "Endpoint",
+    "ExitWith",
     "Forward",
     "Forwarded",
     "Given",
@@ -60,6 +63,7 @@ __all__ = [
     "Secrets",
     "Service",
     "ServiceLimits",
+    "Sidecar",
     "Timeouts",
     "Upstream",
 ]

@@ -7,7 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 BindFamily = Literal["inet", "inet6", "unix"]
-AddressKind = Literal["inet", "inet6", "unix", "name"]
+AddressKind = Literal["inet", "inet6", "unix", "name", "srv", "original"]
 
 
 def _host_and_port(host: str, port: int) -> str:
@@ -40,7 +40,11 @@ class Bind(Struct, frozen=True, order=True, gc=False):
 
 
 class Address(Struct, frozen=True, order=True, gc=False):
-    """One endpoint's address: a canonical IP address and a port, a Unix path, or a host name to resolve."""
+    """One endpoint's address: a canonical IP address and a port, a Unix path, or a host name to resolve.
+
+    `srv` is a host name whose SRV records say hosts and ports; its own port is 0. `original` is where an
+    intercepted connection was going.
+    """
 
     kind: AddressKind
     host: str = ""
@@ -49,5 +53,7 @@ class Address(Struct, frozen=True, order=True, gc=False):
 
     @property
     def text(self) -> str:
-        """The canonical text: `10.0.0.1:80`, `[::1]:80`, `api:80` or `unix:/path`."""
+        """The canonical text: `10.0.0.1:80`, `api:80`, `_http._tcp.api`, `unix:/path` or `original`."""
+        if self.kind in ("srv", "original"):
+            return self.host or self.kind
         return f"unix:{self.path}" if self.kind == "unix" else _host_and_port(self.host, self.port)

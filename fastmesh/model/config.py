@@ -13,7 +13,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from fastmesh.model.address import Address, Bind
 
-Protocol = Literal["http", "tcp"]
+Protocol = Literal["http", "tcp", "auto"]
+Direction = Literal["inbound", "outbound"]
 PathKind = Literal["prefix", "exact"]
 PolicyName = Literal["round_robin", "random", "least_request", "ring_hash", "maglev"]
 HashKeyKind = Literal["source_ip", "path", "header", "cookie", "query"]
@@ -123,7 +124,14 @@ class Listener(Struct, frozen=True):
     """One entry point. First matching route wins; one with `service:` has a single route that matches all.
 
     `upgrade` are the lower-case tokens of the Upgrade header that may pass (HTTP only). `drain`: it takes no
-    new connections, and lets those that it has end.
+    new connections, and lets those that it has end. `direction`: outbound is what a sidecar's own application
+    uses, and outlives the rest when the process ends.
+
+    `intercept`: it takes connections that the kernel redirected (iptables REDIRECT), and hands each to the
+    first listener `within` it that is for the connection's original destination; with none its own service
+    takes it. A listener `within` another has no binds. It is for the destination `ports`, whatever the
+    address, or where it has none for the addresses of its services' endpoints. Only there `protocol` may be
+    `auto`: whoever speaks first decides between HTTP and TCP.
     """
 
     name: str
@@ -134,6 +142,10 @@ class Listener(Struct, frozen=True):
     upgrade: tuple[str, ...] = ("websocket",)
     routes: tuple[Route, ...] = ()
     drain: bool = False
+    direction: Direction = "inbound"
+    intercept: bool = False
+    within: str | None = None
+    ports: tuple[int, ...] = ()
 
 
 class HashKey(Struct, frozen=True):
@@ -281,7 +293,9 @@ class Service(Struct, frozen=True):
 
     `outlier_detection` None: only endpoints that take no connections are left out. `slow_start` are the
     seconds in which a new or recovered endpoint comes to its full share. `drain`: it gets no new requests,
-    and has no share of those that are split over several services.
+    and has no share of those that are split over several services. `protocol` is what intercepted
+    connections to it carry. `refresh`: seconds between two looks for the addresses of its names (None: by
+    their time to live).
     """
 
     name: str
@@ -296,6 +310,24 @@ class Service(Struct, frozen=True):
     limits: ServiceLimits = ServiceLimits()
     slow_start: float | None = None
     drain: bool = False
+    protocol: Protocol = "http"
+    refresh: float | None = None
+
+
+class ExitWith(Struct, frozen=True):
+    """The process ends when process number `pid` does, or when nobody listens on TCP `port` any more."""
+
+    kind: Literal["pid", "port"]
+    number: int
+
+
+class Sidecar(Struct, frozen=True):
+    """The application that this process stands beside, reached at `app`. What it is given to listen on is
+    among the listeners. `transparent`: connections come by interception."""
+
+    app: tuple[Address, ...] = ()
+    transparent: bool = False
+    exit_with: ExitWith | None = None
 
 
 class Secrets(Struct, frozen=True):
@@ -312,7 +344,8 @@ class Config(Struct, frozen=True):
 
     `workers` None means automatic. `timeouts` are those of `defaults`: what holds for a client connection
     before its service is known (`header`, and `idle` between requests). `registry` is the folder as written
-    in the file.
+    in the file. `ready_timeout`: seconds after which the process calls itself ready even though names and
+    checks have not all answered yet.
     """
 
     listeners: dict[str, Listener]
@@ -326,4 +359,6 @@ class Config(Struct, frozen=True):
     log: Log = Log()
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
+    ready_timeout: float = 10.0
+    sidecar: Sidecar | None = None
     secrets: Secrets = Secrets()

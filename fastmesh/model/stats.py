@@ -82,7 +82,7 @@ class ListenerStats(Struct, frozen=True):
 
     listener: str
     binds: tuple[str, ...]
-    protocol: Literal["http", "tcp"]
+    protocol: Literal["http", "tcp", "auto"]
     connections_active: int
     connections_total: int
     bytes_received: int
