@@ -20,6 +20,7 @@ from fastmesh.config.kinds import (
     duration,
 )
 from fastmesh.config.service_keys import WEIGHT
+from fastmesh.config.sidecar_keys import INTERCEPT, INTERCEPTED
 
 
 def check_redirect(value: int) -> None:
@@ -211,6 +212,8 @@ LISTENER: Final = Section(
             example={"/user": "user"},
         ),
         "service": Field(_TARGET, "The one service of a listener without routes.", example="postgres"),
+        "intercept": INTERCEPT,
+        "services": INTERCEPTED,
         "drain": Field(
             Boolean(),
             "Takes no new connections, and lets those that it has end.",
@@ -218,5 +221,5 @@ LISTENER: Final = Section(
             example=True,
         ),
     },
-    {"oneOf": [{"required": [key]} for key in ("routes", "service")]},
+    {"oneOf": [{"required": [key]} for key in ("routes", "service", "intercept")]},
 )

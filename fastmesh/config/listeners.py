@@ -27,6 +27,15 @@ def build_listener(name: str, item: Item, services: dict[str, Draft]) -> Listene
         for key in _HTTP_ONLY:
             if values.has(key):
                 problem(values.keys[key], f"`{key}` has no meaning for a TCP listener", "remove it")
+    if values.has("intercept"):
+        _check_intercepting(name, values)
+        return Listener(name=name, binds=binds, protocol="tcp", drain=values.get("drain", False))
+    if values.has("services"):
+        problem(
+            values.keys["services"],
+            f"`services` is for a listener with `intercept`, and `{name}` has none",
+            "write `service: NAME`, or `routes:`",
+        )
     routes = _routes_of(name, item, values, protocol, services)
     for node, token in values.get("upgrade", ()):
         if token != "websocket":
@@ -49,6 +58,19 @@ def build_listener(name: str, item: Item, services: dict[str, Draft]) -> Listene
         routes=routes,
         drain=values.get("drain", False),
     )
+
+
+def _check_intercepting(name: str, values: Values) -> None:
+    """What it does with a connection is the service's to say."""
+    for key in ("protocol", "accept_proxy", "forwarded", "upgrade", "routes", "service"):
+        if values.has(key):
+            advice = "set the `protocol` of each service" if key == "protocol" else "remove it"
+            problem(
+                values.keys[key], f"`{key}` has no meaning beside `intercept` (listener `{name}`)", advice
+            )
+    for node, bind in values.get("bind", ()):
+        if bind.family == "unix":
+            problem(node, "the kernel redirects to a TCP port, and this is a Unix socket", "write `:PORT`")
 
 
 def _routes_of(
@@ -185,8 +207,8 @@ def _targets(node: Node, value: Any, services: dict[str, Draft]) -> tuple[tuple[
     if value is None or value is INVALID:
         return ()
     if isinstance(value, str):
-        return ((value, 1),) if _exists(node, value, services) else ()
-    known = [_exists(item.key, name, services) for name, item in value.items()]
+        return ((value, 1),) if service_exists(node, value, services) else ()
+    known = [service_exists(item.key, name, services) for name, item in value.items()]
     weights = [(name, item.value) for name, item in value.items()]
     if not all(known) or any(weight is INVALID for _, weight in weights):
         return ()
@@ -196,7 +218,7 @@ def _targets(node: Node, value: Any, services: dict[str, Draft]) -> tuple[tuple[
     return tuple(weights)
 
 
-def _exists(node: Node, name: str, services: dict[str, Draft]) -> bool:
+def service_exists(node: Node, name: str, services: dict[str, Draft]) -> bool:
     if name in services:
         return True
     if not services:

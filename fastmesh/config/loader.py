@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from fastmesh.config import texts
+from fastmesh.config import sidecar, texts
 from fastmesh.config.expand import Expander
 from fastmesh.config.kinds import INVALID, Item, Values, problem
 from fastmesh.config.listeners import BindTable, build_listener
@@ -83,6 +83,8 @@ def _load(
                 if part_values is not None:
                     parts.append(part_values.get("services", {}))
     drafts = join(parts)
+    if values is not None:
+        sidecar.add_services(values, drafts)
     config = None if values is None else _build(values, drafts, expander)
     problems = _in_order(documents, expander.secrets)
     for document in documents:
@@ -157,6 +159,7 @@ def _build(values: Values, drafts: dict[str, Draft], expander: Expander) -> Conf
         log=_struct(Log, get("log")),
         limits=_struct(Limits, get("limits")),
         timeouts=inherited.timeouts,
+        sidecar=sidecar.build_sidecar(get("sidecar")),
         secrets=Secrets(tuple([text for text in secrets if text])),
     )
 
@@ -184,13 +187,19 @@ def _listeners(
     if admin.bind is not None:
         binds.add(texts.parse_bind(admin.bind), "the admin API", None)
     listeners: dict[str, Listener] = {}
+    if not values.has("listeners") and not values.has("sidecar"):
+        problem(values.node, "the file needs `listeners`", "write listeners by name, or `sidecar`")
     for name, item in values.get("listeners", {}).items():
         if item.value is INVALID:
             continue
         for node, bind in item.value.get("bind", ()):
             binds.add(bind, f"listener `{name}`", node)
         listener = build_listener(name, item, drafts)
-        listeners[name] = listener
+        if item.value.get("intercept"):
+            for one in sidecar.intercepting_listeners(listener, item.value, drafts, services):
+                _add(listeners, one, item.key)
+            continue
+        _add(listeners, listener, item.key)
         if listener.accept_proxy and not trusted:
             key = item.value.keys["accept_proxy"]
             key.doc.report(
@@ -200,4 +209,19 @@ def _listeners(
                 "add the address ranges that the PROXY protocol comes from",
                 "warning",
             )
+    for node, listener in sidecar.sidecar_listeners(values.get("sidecar"), drafts, services):
+        for bind in listener.binds:
+            binds.add(bind, f"listener `{listener.name}`", node)
+        _add(listeners, listener, node)
     return listeners
+
+
+def _add(listeners: dict[str, Listener], listener: Listener, node: Node) -> None:
+    if listener.name in listeners:
+        problem(
+            node,
+            f"this makes a listener `{listener.name}`, and there is one of that name",
+            "give the other one another name",
+        )
+        return
+    listeners[listener.name] = listener

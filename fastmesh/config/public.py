@@ -22,6 +22,7 @@ from fastmesh.model import (
     Route,
     Service,
     ServiceLimits,
+    Sidecar,
     Timeouts,
     Upstream,
 )
@@ -43,6 +44,7 @@ def as_public_dict(config: Config) -> dict[str, Any]:
         else {"to": config.access_log.to, "format": config.access_log.format},
         "log": {"level": config.log.level, "format": config.log.format},
         "limits": _limits(config.limits),
+        **({} if config.sidecar is None else {"sidecar": _sidecar(config.sidecar)}),
         "listeners": {name: listener_dict(listener) for name, listener in config.listeners.items()},
         "services": {name: service_dict(service) for name, service in config.services.items()},
     }
@@ -70,6 +72,15 @@ def _admin(config: Config) -> Any:
     return bind if config.admin.token is None else {"bind": bind, "token": MASK}
 
 
+def _sidecar(sidecar: Sidecar) -> dict[str, Any]:
+    ends = sidecar.exit_with
+    return {
+        "mode": "transparent" if sidecar.transparent else "explicit",
+        **({"app": sidecar.app[0].text} if sidecar.app else {}),
+        **({} if ends is None else {"exit_with": f"{ends.kind}:{ends.number}"}),
+    }
+
+
 def _duration(seconds: float | None) -> str:
     return "none" if seconds is None or seconds == math.inf else format_duration(seconds)
 
@@ -94,6 +105,10 @@ def listener_dict(listener: Listener) -> dict[str, Any]:
         "protocol": listener.protocol,
         "accept_proxy": listener.accept_proxy,
         "drain": listener.drain,
+        **({"direction": "outbound"} if listener.direction == "outbound" else {}),
+        **({"intercept": True} if listener.intercept else {}),
+        **({"within": listener.within} if listener.within else {}),
+        **({"ports": list(listener.ports)} if listener.ports else {}),
     }
     if listener.protocol == "tcp":
         for route in listener.routes:
@@ -164,6 +179,7 @@ def service_dict(service: Service) -> dict[str, Any]:
         "health": _health(service.health),
         "send_proxy": service.send_proxy or "off",
         "drain": service.drain,
+        "protocol": service.protocol,
     }
 
 

@@ -37,6 +37,7 @@ POLICIES: Final = {
     "ring_hash": "ring_hash",
     "maglev": "maglev",
 }
+PROTOCOLS: Final = Choice({"http": "http", "tcp": "tcp", "auto": "auto"}, what="protocol")
 UNBUILT_POLICIES: Final = ("peak_ewma", "utilization", "prequal")
 HASH_POLICIES: Final = ("ring_hash", "maglev")
 MAX_WEIGHT: Final = 65535
@@ -287,6 +288,13 @@ SERVICE: Final = Section(
             "PROXY protocol towards the endpoint.",
             default="off",
             example="v2",
+        ),
+        "protocol": Field(
+            PROTOCOLS,
+            "What connections of a sidecar to this service carry. With `auto` the endpoint is connected at "
+            "once, and whoever speaks first decides: HTTP/1 if it is the client with a request, else TCP.",
+            default="http",
+            example="tcp",
         ),
         "drain": Field(
             Boolean(),

@@ -139,6 +139,7 @@ def build_service(draft: Draft, inherited: Inherited) -> Service:
         limits=build_limits(get("limits"), inherited.limits),
         slow_start=get("slow_start", inherited.slow_start),
         drain=get("drain", False),
+        protocol=get("protocol", "http"),
     )
     check_per_try(get("retries"), timeouts, service.retries, service.timeouts)
     check_queue(get("limits"), service.limits, inherited.limits_values)

@@ -25,6 +25,7 @@ from fastmesh.config.kinds import (
 )
 from fastmesh.config.listener_keys import LISTENER
 from fastmesh.config.service_keys import SERVICES, inherited_keys
+from fastmesh.config.sidecar_keys import SIDECAR
 
 _ADMIN_BIND = Text("an address such as `127.0.0.1:9400`, or `off`", texts.parse_admin)
 _ADMIN = ByShape(
@@ -201,10 +202,16 @@ ROOT: Final = Section(
             ),
             "Where clients come in.",
             example={"web": {"bind": ":8080", "routes": {"/": "user"}}},
-            required=True,
+        ),
+        "sidecar": Field(
+            SIDECAR,
+            "The common case of a proxy beside one application, in place of the listeners and services that "
+            "it stands for.",
+            example={"app": 8000, "outbound": {"orders": "orders:8080"}},
         ),
         "services": Field(SERVICES, "Where requests go.", example={"user": {"endpoints": ["10.0.0.1:8080"]}}),
     },
+    rules={"anyOf": [{"required": ["listeners"]}, {"required": ["sidecar"]}]},
     hints={
         key: f"it belongs to a service, or to `defaults`: `defaults: {{{key}: ...}}`"
         for key in inherited_keys()

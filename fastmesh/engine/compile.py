@@ -233,7 +233,7 @@ def listener_spec(
         "header_count": limits.header_count,
         "target_bytes": limits.target_bytes,
         "method_bytes": limits.method_bytes,
-        "trusted": _trusted(config.trusted_proxies),
+        "trusted": _trusted(config.trusted_proxies if listener.trusted is None else listener.trusted),
         "routes": [_route_tuple(route, number) for number, route in enumerate(listener.routes)],
         "actions": [
             _action_spec(route, config.services, service_index, pair_index) for route in listener.routes

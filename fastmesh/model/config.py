@@ -132,6 +132,8 @@ class Listener(Struct, frozen=True):
     takes it. A listener `within` another has no binds. It is for the destination `ports`, whatever the
     address, or where it has none for the addresses of its services' endpoints. Only there `protocol` may be
     `auto`: whoever speaks first decides between HTTP and TCP.
+
+    `trusted` None: the file's `trusted_proxies`.
     """
 
     name: str
@@ -146,6 +148,7 @@ class Listener(Struct, frozen=True):
     intercept: bool = False
     within: str | None = None
     ports: tuple[int, ...] = ()
+    trusted: tuple[str, ...] | None = None
 
 
 class HashKey(Struct, frozen=True):

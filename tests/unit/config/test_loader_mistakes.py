@@ -213,7 +213,7 @@ MISTAKES = [
     (service("{endpoints: [], health: {type: tcp, body: a, method: GET, host: a, headers: {}}}"), [f"f:4:{column}: `{name}` has no meaning for a check of the type `tcp`; remove it, or write `type: http`" for column, name in ((41, "body"), (50, "method"), (63, "host"), (72, "headers"))]),
     (service("{endpoints: [], health: {type: tpc, path: /a}}"), ["f:4:36: `type`: there is no type `tpc`; did you mean `tcp`?"]),
     # listeners and routes
-    (SERVICES, ["f:1:1: the file needs `listeners`; write listeners by name"]),
+    (SERVICES, ["f:1:1: the file needs `listeners`; write listeners by name, or `sidecar`"]),
     ("listeners: {}\n", ["f:1:12: `listeners` is empty; write listeners by name, or remove the key"]),
     (listener("{service: user}"), ["f:3:5: listener `web` needs `bind`; write an address such as `0.0.0.0:8080`, `:8080` or `unix:/path`, or a list of them"]),
     (listener("bind: ':1'"), ["f:2:3: listener `web` leads nowhere; write `routes:`, or `service: NAME`"]),
@@ -262,7 +262,7 @@ MISTAKES = [
     (settings("registry: ${file:nope}"), ["f:1:11: `${file:nope}`: the file does not exist; check the path"]),
     (settings("registry: ${1x}"), ["f:1:11: `${1x}` is not a reference; write `${VAR}`, `${VAR:-default}`, `${VAR:?message}` or `${file:/path}`, or `$$` for a dollar sign"]),
     (settings("registry: 'a${b'"), ["f:1:11: `a${b`: `${` has no closing `}`; write `$$` for a dollar sign"]),
-    (settings("${X}: 1"), ["f:1:1: `${X}`: variables are expanded in values, not in keys", "f:1:1: the file has no key `${X}`; the keys here are `admin`, `workers`, `registry`, `trusted_proxies`, `drain`, `access_log`, `log`, `limits`, `defaults`, `listeners` and `services`"]),
+    (settings("${X}: 1"), ["f:1:1: `${X}`: variables are expanded in values, not in keys", "f:1:1: the file has no key `${X}`; the keys here are `admin`, `workers`, `registry`, `trusted_proxies`, `drain`, `access_log`, `log`, `limits`, `defaults`, `listeners`, `sidecar` and `services`"]),
     # the registry
     (settings("registry: nope.d"), ["f:1:11: the registry folder `nope.d` does not exist; create it, or remove `registry`"]),
     (settings("registry: f"), ["f:1:11: the registry folder `f` is not a folder"]),
