@@ -112,6 +112,10 @@ bench-packages: test-packages $(STAMPS)/bench ## install the proxies that `make 
 bench: build test-packages $(STAMPS)/bench ## all scenarios beside all peers, in less than 40 minutes
 	$(BIN)/python -m bench
 
+.PHONY: bench-sidecar
+bench-sidecar: build test-packages $(STAMPS)/bench ## the latency that a hop through a sidecar adds, beside Envoy's
+	$(BIN)/python -m bench.sidecar
+
 .PHONY: bench-endurance
 bench-endurance: build test-packages ## ten million requests while the configuration changes
 	$(BIN)/python -m bench.endurance
