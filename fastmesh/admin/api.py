@@ -101,9 +101,10 @@ class Api:
 
     async def _render_metrics(self, request: Request) -> Response:
         reloads = self._control.reload_counts()
+        lookups = self._control.lookups()
 
         def make() -> Response:
-            text = self._metrics.render(self._control.stats(), reloads, self._control.health())
+            text = self._metrics.render(self._control.stats(), reloads, self._control.health(), lookups)
             return text_response(text, content_type=exposition.CONTENT_TYPE)
 
         return await self._in_thread(make)
@@ -115,11 +116,11 @@ class Api:
         return await self._in_thread(lambda: json_response(views.listeners_view(self._control.stats())))
 
     async def _services(self, request: Request) -> Response:
-        resolved = self._control.resolved()
+        resolved, names = self._control.resolved(), self._control.names()
         secrets = self._control.config().secrets.texts
 
         def make() -> Response:
-            view = views.services_view(self._control.stats(), resolved, self._control.health())
+            view = views.services_view(self._control.stats(), resolved, self._control.health(), names)
             return json_response(views.mask(view, secrets) if secrets else view)
 
         return await self._in_thread(make)

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
+from fastmesh.discovery import LookupCounts, NameView
 from fastmesh.errors import FastmeshError, Problem
 from fastmesh.health import ServiceHealth
 from fastmesh.model import Config
@@ -93,6 +94,12 @@ class ControlPlane(Protocol):
 
     def resolved(self) -> Mapping[str, tuple[str, ...]]:
         """The addresses in use of each endpoint that is a host name."""
+
+    def names(self) -> tuple[NameView, ...]:
+        """What is known of the names of endpoints."""
+
+    def lookups(self) -> Mapping[str, LookupCounts]:
+        """How often each name was looked up."""
 
     def last_reload(self) -> ReloadOutcome: ...
 

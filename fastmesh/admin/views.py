@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from fastmesh.admin.control import ControlPlane
 from fastmesh.config import as_public_dict
+from fastmesh.discovery import NameView
 from fastmesh.health import EndpointHealth, ServiceHealth
 from fastmesh.model.stats import Stats
 from fastmesh.observability.logs import timestamp
@@ -46,10 +47,13 @@ def listeners_view(stats: Stats) -> dict[str, Any]:
 
 
 def services_view(
-    stats: Stats, resolved: Mapping[str, tuple[str, ...]], health: Mapping[str, ServiceHealth]
+    stats: Stats,
+    resolved: Mapping[str, tuple[str, ...]],
+    health: Mapping[str, ServiceHealth],
+    names: Iterable[NameView] = (),
 ) -> dict[str, Any]:
     """Services with their endpoints; ``resolved`` says which addresses each host name stands for, ``health``
-    what active checks found."""
+    what active checks found, ``names`` what DNS says."""
     services: dict[str, dict[str, Any]] = {
         item.service: _service_view(item.service, health, item.draining) for item in stats.services
     }
@@ -75,6 +79,20 @@ def services_view(
     return {
         "services": list(services.values()),
         "resolved": {name: list(addresses) for name, addresses in resolved.items()},
+        "names": [_name_view(name) for name in names],
+    }
+
+
+def _name_view(name: NameView) -> dict[str, Any]:
+    """``ttl`` is None from the hosts file, ``next_lookup`` while it is looked up."""
+    return {
+        "name": name.name,
+        "type": name.type,
+        "addresses": list(name.addresses),
+        "ttl": name.ttl,
+        "last_lookup": None if name.last_lookup is None else timestamp(name.last_lookup),
+        "next_lookup": None if name.next_lookup is None else timestamp(name.next_lookup),
+        "last_error": name.last_error or None,
     }
 
 

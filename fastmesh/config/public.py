@@ -161,7 +161,7 @@ def service_dict(service: Service) -> dict[str, Any]:
     return {
         "endpoints": [
             {
-                "address": endpoint.address.text,
+                "dns_srv" if endpoint.address.kind == "srv" else "address": endpoint.address.text,
                 "weight": endpoint.weight,
                 "priority": endpoint.priority,
                 **({"drain": True} if endpoint.drain else {}),
@@ -180,6 +180,7 @@ def service_dict(service: Service) -> dict[str, Any]:
         "send_proxy": service.send_proxy or "off",
         "drain": service.drain,
         "protocol": service.protocol,
+        **({} if service.refresh is None else {"refresh": _duration(service.refresh)}),
     }
 
 

@@ -49,6 +49,7 @@ def check_prime(value: int) -> None:
 
 
 WEIGHT: Final = Integer(0, MAX_WEIGHT)
+ADDRESS_KEYS: Final = ("address", "dns", "dns_srv")  # an endpoint has one of them
 
 _ENDPOINT_ADDRESS = Text("an address such as `10.0.0.1:8080` or `unix:/path`", texts.parse_endpoint)
 
@@ -56,17 +57,26 @@ _LABELS = MapOf(Text("text"), "labels such as `{version: v1}`")
 _ENDPOINT = Named(
     "endpoint",
     ByShape(
-        "an address such as `10.0.0.1:8080`, or a mapping with `address`",
+        "an address such as `10.0.0.1:8080`, or a mapping with `address`, `dns` or `dns_srv`",
         scalar=_ENDPOINT_ADDRESS,
         mapping=Section(
             "an endpoint",
             {
                 "address": Field(
                     _ENDPOINT_ADDRESS,
-                    "`ip:port`, `[v6]:port`, `name:port` (resolved every 30 s, all addresses used) or "
-                    "`unix:/path`.",
+                    "`ip:port`, `[v6]:port`, `name:port` (looked up in DNS) or `unix:/path`.",
                     example="10.0.0.1:8080",
-                    required=True,
+                ),
+                "dns": Field(
+                    Text("a name and a port such as `api:8080`", texts.parse_dns),
+                    "In place of `address`: `name:port`, looked up again and again, all its addresses used.",
+                    example="api:8080",
+                ),
+                "dns_srv": Field(
+                    Text("a name such as `_http._tcp.api`", texts.parse_dns_srv),
+                    "In place of `address`: the name of SRV records, which say hosts, ports, priorities and "
+                    "weights.",
+                    example="_http._tcp.api",
                 ),
                 "weight": Field(
                     WEIGHT,
@@ -91,6 +101,7 @@ _ENDPOINT = Named(
                     _LABELS, "Free names and values, shown by the admin API.", example={"version": "v1"}
                 ),
             },
+            {"oneOf": [{"required": [key]} for key in ADDRESS_KEYS]},
         ),
     ),
 )
@@ -270,10 +281,17 @@ SERVICE: Final = Section(
     "service `{name}`",
     {
         "endpoints": Field(
-            ListOf(_ENDPOINT, "a list of addresses such as `[10.0.0.1:8080]`"),
-            "Where the service is: addresses, or mappings with `address`. An empty list answers 503 "
-            "`no_endpoint`.",
+            ListOf(_ENDPOINT, "a list of addresses such as `[10.0.0.1:8080]`", single=True),
+            "Where the service is: a list of addresses, or of mappings with `address`, `dns` or `dns_srv`; "
+            "one alone needs no list. An empty list answers 503 `no_endpoint`.",
             example=["10.0.0.1:8080"],
+        ),
+        "refresh": Field(
+            duration(1.0, 3600.0),
+            "How often the names among the endpoints are looked up. Without it as often as DNS says: after "
+            "the time to live of the answer, within 1 s and 30 s; and every second when the server is on a "
+            "loopback address, as Docker's is.",
+            example="1s",
         ),
         **inherited_keys(),
         "health": Field(

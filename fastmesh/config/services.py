@@ -18,7 +18,7 @@ from fastmesh.config.failures import (
     warn,
 )
 from fastmesh.config.kinds import INVALID, Item, Values, problem
-from fastmesh.config.service_keys import HASH_POLICIES
+from fastmesh.config.service_keys import ADDRESS_KEYS, HASH_POLICIES
 from fastmesh.config.source import Node
 from fastmesh.model import (
     Address,
@@ -140,7 +140,14 @@ def build_service(draft: Draft, inherited: Inherited) -> Service:
         slow_start=get("slow_start", inherited.slow_start),
         drain=get("drain", False),
         protocol=get("protocol", "http"),
+        refresh=get("refresh"),
     )
+    if service.refresh is not None and not any(one.address.is_name for one in service.endpoints):
+        warn(
+            draft.keys["refresh"],
+            f"`refresh` has no effect: service `{draft.name}` has no name among its endpoints",
+            "remove it, or write an endpoint such as `{dns: api:8080}`",
+        )
     check_per_try(get("retries"), timeouts, service.retries, service.timeouts)
     check_queue(get("limits"), service.limits, inherited.limits_values)
     if service.balance.policy == "maglev" and len(service.endpoints) > service.balance.table_size:
@@ -161,7 +168,7 @@ def _endpoints(draft: Draft) -> tuple[Endpoint, ...]:
         if type(value) is Address:
             endpoint = Endpoint(value)
         else:
-            address = value.get("address")
+            address = _address(node, value)
             if address is None:
                 continue
             labels = value.get("labels")
@@ -186,6 +193,26 @@ def _endpoints(draft: Draft) -> tuple[Endpoint, ...]:
             continue
         endpoints.append(endpoint)
     return tuple(endpoints)
+
+
+def _address(node: Node, value: Values) -> Address | None:
+    """That of the one key that says it; None where that was reported."""
+    written = [key for key in ADDRESS_KEYS if value.has(key)]
+    if not written:
+        problem(
+            node,
+            "an endpoint needs `address`, `dns` or `dns_srv`",
+            "write an address such as `10.0.0.1:8080`, `dns: api:8080` or `dns_srv: _http._tcp.api`",
+        )
+        return None
+    for key in written[1:]:
+        problem(
+            value.keys[key],
+            f"an endpoint has `{written[0]}` or `{key}`, not both",
+            "write two endpoints, or remove one",
+        )
+    address: Address | None = value.get(written[0])
+    return address
 
 
 def _replaced(values: Values | None, base: _T) -> _T:

@@ -60,7 +60,37 @@ def parse_endpoint(text: str) -> Address:
     address = _ip_address(host, text)
     if address is not None:
         return Address("inet6" if ":" in address else "inet", address, port)
-    return Address("name", _host_name(host, text), port)
+    return Address("name", _looked_up_name(host, text), port)
+
+
+def parse_dns(text: str) -> Address:
+    """`name:port`, the name to be looked up in DNS."""
+    if text.startswith("unix:"):
+        raise Wrong(f"`{text}` is a path, and DNS knows names", f"write `address: {text}`")
+    address = parse_endpoint(text)
+    if address.kind != "name":
+        raise Wrong(f"`{text}` is an address, and DNS knows names", f"write `address: {text}`")
+    return address
+
+
+def parse_dns_srv(text: str) -> Address:
+    """The name of SRV records, such as `_http._tcp.api`; they say the ports."""
+    name, colon, port = text.rpartition(":")
+    if colon and port.isdigit():
+        raise Wrong(
+            f"`{text}` has a port, and SRV records say the ports",
+            f"write `{name}`, or `dns: {text}` for the addresses of a host",
+        )
+    if not text or _ip_address(text, text) is not None:
+        raise Wrong(f"`{text}` is not a name", "write one such as `_http._tcp.api`")
+    if "._udp." in text.lower():
+        raise Wrong(f"`{text}` is a service over UDP", f"write `{text.lower().replace('._udp.', '._tcp.')}`")
+    return Address("srv", _looked_up_name(text, text))
+
+
+def _looked_up_name(host: str, text: str) -> str:
+    """With the dot at its end, if it has one: no search domain is tried then."""
+    return _host_name(host, text) + ("." if host.endswith(".") else "")
 
 
 def _split(text: str, example: str, least_port: int) -> tuple[str, int]:

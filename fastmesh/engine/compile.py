@@ -20,7 +20,9 @@ from fastmesh.model import (
     Forward,
     Listener,
     OutlierDetection,
+    Place,
     Redirect,
+    Resolved,
     Respond,
     Route,
     Service,
@@ -36,6 +38,8 @@ UNSET_MS = 0xFFFFFFFF
 _UNLIMITED = 0xFFFFFFFF
 _RETRY_ON = {"connect-failure": 1, "reset": 2, "timeout": 4}
 _LONGEST_MS = 0x7FFFFFFF
+_MOST_WEIGHT = 65535
+_MOST_PRIORITY = 127
 _POLICIES = {"round_robin": 0, "random": 1, "least_request": 2, "ring_hash": 3, "maglev": 4}
 _KEY_KINDS = {"source_ip": 0, "path": 1, "header": 2, "cookie": 3, "query": 4}
 _PROTOCOLS = {"http": 0, "tcp": 1}
@@ -50,7 +54,7 @@ def milliseconds(seconds: float | None) -> int:
     return max(1, min(round(seconds * 1000), _LONGEST_MS))
 
 
-def resolve_endpoints(service: Service, resolved: Mapping[str, tuple[Address, ...]]) -> Endpoints:
+def resolve_endpoints(service: Service, resolved: Resolved) -> Endpoints:
     """Address, text, weight, priority and drain of each endpoint, names replaced by all their addresses.
 
     An address that is reached twice is one endpoint with the sum of the weights and the lowest priority. It
@@ -59,12 +63,12 @@ def resolve_endpoints(service: Service, resolved: Mapping[str, tuple[Address, ..
     found: dict[Address, tuple[int, int, bool]] = {}
     for endpoint in service.endpoints:
         address = endpoint.address
-        addresses = resolved.get(address.text, ()) if address.kind == "name" else (address,)
-        for one in addresses:
-            weight, priority, drain = found.get(one, (0, endpoint.priority, True))
-            found[one] = (
-                weight + endpoint.weight,
-                min(priority, endpoint.priority),
+        places = resolved.get(address.text, ()) if address.is_name else (Place(address),)
+        for place in places:
+            weight, priority, drain = found.get(place.address, (0, _MOST_PRIORITY, True))
+            found[place.address] = (
+                weight + min(endpoint.weight * place.weight, _MOST_WEIGHT),
+                min(priority, endpoint.priority + place.priority),
                 drain and endpoint.drain,
             )
     return tuple((address, address.text, *rest) for address, rest in found.items())

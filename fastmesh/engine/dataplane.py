@@ -28,7 +28,7 @@ from fastmesh.engine.reading import Ejection, Reader, View
 from fastmesh.engine.sockets import HANDSHAKE_SECONDS, Listening, open_listening
 from fastmesh.engine.watchdog import Watchdog
 from fastmesh.errors import StartError
-from fastmesh.model import Address, Config, Given, Listener, Service
+from fastmesh.model import Address, Config, Given, Listener, Resolved, Service
 from fastmesh.model.ceilings import Ceilings
 from fastmesh.model.stats import Stats
 from fastmesh.model.told import Told
@@ -110,7 +110,7 @@ class DataPlane:
     def apply(
         self,
         config: Config,
-        resolved: Mapping[str, tuple[Address, ...]],
+        resolved: Resolved,
         verdicts: Mapping[SlotKey, bool] | None = None,
     ) -> ApplyResult:
         """Puts a configuration in force. The first call binds the listeners.
@@ -156,7 +156,7 @@ class DataPlane:
         if service is not None and service.slow_start is not None:
             self._engine.slot_ramp(self._slots.of[key].index, milliseconds(service.slow_start))
 
-    def _apply(self, config: Config, resolved: Mapping[str, tuple[Address, ...]]) -> ApplyResult:
+    def _apply(self, config: Config, resolved: Resolved) -> ApplyResult:
         self._recycle()
         endpoints = {name: resolve_endpoints(service, resolved) for name, service in config.services.items()}
         if self._config == config and endpoints == self._endpoints:
@@ -407,6 +407,10 @@ class DataPlane:
             return (*self._endpoint_news(), *self._watchdog.news(), *self._overload_news.tell(used))
         finally:
             self._changing.release()
+
+    def left_out(self) -> Mapping[SlotKey, int]:
+        """How often each endpoint was left out that `tend` found so last."""
+        return {key: ejection.times for key, ejection in self._left_out.items()}
 
     def _see_off(self) -> None:
         if self._leaving and self._letters_are_read():

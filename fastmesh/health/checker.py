@@ -19,7 +19,7 @@ from msgspec import Struct
 from fastmesh.health.checks import Result, run_check
 from fastmesh.health.pace import Pace
 from fastmesh.health.standing import Past, Standing, State
-from fastmesh.model import Address, Config, Health
+from fastmesh.model import Address, Config, Health, Resolved
 from fastmesh.model.told import Checked
 
 log = logging.getLogger("fastmesh.health")
@@ -33,7 +33,6 @@ LATE_SECONDS = 1.0  # later than this, and than an interval, is worth a warning
 GOLDEN = 0.618033988749895
 
 Key = tuple[str, str]  # service, canonical address
-Resolved = Mapping[str, tuple[Address, ...]]
 RunCheck = Callable[[Address, Health], Awaitable[Result]]
 Tell = Callable[[Mapping[Key, bool]], None]
 
@@ -101,9 +100,9 @@ def targets(config: Config, resolved: Resolved) -> dict[str, dict[str, Address]]
             continue
         addresses = found[service.name] = {}
         for endpoint in service.endpoints:
-            if endpoint.address.kind == "name":
-                for address in resolved.get(endpoint.address.text, ()):
-                    addresses[address.text] = address
+            if endpoint.address.is_name:
+                for place in resolved.get(endpoint.address.text, ()):
+                    addresses[place.address.text] = place.address
             else:
                 addresses[endpoint.address.text] = endpoint.address
     return found

@@ -2,7 +2,7 @@
 
 from msgspec import UNSET
 
-from fastmesh.model.address import Address, Bind
+from fastmesh.model.address import Address, Bind, Place, Resolved
 from fastmesh.model.config import (
     AccessLog,
     Admin,
@@ -55,7 +55,9 @@ __all__ = [
     "Listener",
     "Log",
     "OutlierDetection",
+    "Place",
     "Redirect",
+    "Resolved",
     "Respond",
     "Retries",
     "RetryOn",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -57,3 +58,21 @@ class Address(Struct, frozen=True, order=True, gc=False):
         if self.kind in ("srv", "original"):
             return self.host or self.kind
         return f"unix:{self.path}" if self.kind == "unix" else _host_and_port(self.host, self.port)
+
+    @property
+    def is_name(self) -> bool:
+        """Whether it stands for addresses that are to be looked up."""
+        return self.kind in ("name", "srv")
+
+
+class Place(Struct, frozen=True, order=True, gc=False):
+    """One address that a name stands for. An SRV record says a share of the endpoint's `weight` and a
+    `priority` behind the endpoint's, ranks from 0 on; for a host name all are alike."""
+
+    address: Address
+    weight: int = 1
+    priority: int = 0
+
+
+# What the names of endpoints stand for just now, by their text
+Resolved = Mapping[str, tuple[Place, ...]]

@@ -22,6 +22,7 @@ from operator import mul
 from msgspec import Struct
 
 from fastmesh import __version__
+from fastmesh.discovery import LookupCounts
 from fastmesh.health import ServiceHealth
 from fastmesh.model.stats import EndpointStats, Histogram, HistogramLayout, Resource, Stats
 from fastmesh.observability import buckets, process
@@ -140,9 +141,14 @@ class MetricsRenderer:
         self._lock = threading.Lock()
 
     def render(
-        self, stats: Stats, reloads: ReloadCounts, health: Mapping[str, ServiceHealth] | None = None
+        self,
+        stats: Stats,
+        reloads: ReloadCounts,
+        health: Mapping[str, ServiceHealth] | None = None,
+        lookups: Mapping[str, LookupCounts] | None = None,
     ) -> str:
-        """``health`` is what active checks found, of each service that has them."""
+        """``health`` is what active checks found, of each service that has them; ``lookups`` are those of
+        names."""
         health = health or {}
         healthy = {
             (service, address)
@@ -158,6 +164,7 @@ class MetricsRenderer:
             shown, rest = self._series.split(stats.endpoints, healthy)
         _endpoints(out, shown, rest)
         _checks(out, health, [e for e in shown if e.service in health], rest, healthy)
+        _lookups(out, lookups or {})
         _overload(out, stats)
         _own_state(out, stats, reloads)
         process.add(out)
@@ -296,6 +303,21 @@ def _checks(
     ]
     out.simple(
         "fastmesh_endpoint_healthy", "gauge", f"Whether an endpoint passes its active checks; {NOTE}", gauges
+    )
+
+
+def _lookups(out: Exposition, lookups: Mapping[str, LookupCounts]) -> None:
+    out.simple(
+        "fastmesh_dns_lookups_total",
+        "counter",
+        "Lookups of the names of endpoints.",
+        (({"name": name}, count.lookups) for name, count in lookups.items()),
+    )
+    out.simple(
+        "fastmesh_dns_lookup_failures_total",
+        "counter",
+        "Lookups that gave no address: no such name, no answer, or a server that refuses.",
+        (({"name": name}, count.failures) for name, count in lookups.items()),
     )
 
 

@@ -17,6 +17,7 @@ from fastmesh.admin.api import Api
 from fastmesh.admin.control import DrainBy, DrainOutcome, DrainTarget, ProcessDrain, ReloadOutcome
 from fastmesh.admin.server import AdminServer
 from fastmesh.admin.sockets import AdminListening, admin_url, open_admin
+from fastmesh.discovery import LookupCounts, NameView
 from fastmesh.errors import StartError
 from fastmesh.health import ServiceHealth
 from fastmesh.model import Config, Given
@@ -37,7 +38,6 @@ from fastmesh.supervisor.takeover import Succession
 log = logging.getLogger("fastmesh")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-RESOLVE_SECONDS = 30.0
 RESTART_SECONDS = 5.0
 TEND_SECONDS = 1.0
 
@@ -64,7 +64,7 @@ async def serve(file: str, build_data_plane: DataPlaneFactory, lasting: Lasting)
                 inherited = await succession.enter()
                 given_to_admin = share_out(lasting.given, inherited.given, config)
                 lasting.data_plane = make_data_plane(build_data_plane, config, lasting.given, inherited.told)
-                keeper.inherit(inherited.told, inherited.drains)
+                keeper.inherit(inherited.told, inherited.drains, inherited.names)
                 lasting.admin = await bind_everything(keeper, lasting.data_plane, given_to_admin)
                 await succession.still_wanted()
                 lasting.data_plane.start()
@@ -108,7 +108,7 @@ def start_parts(nursery: trio.Nursery, keeper: ConfigKeeper, data_plane: DataPla
         nursery.start_soon(go_on, what, run, *arguments)
 
     start("watching the configuration", keeper.watch)
-    start("resolving host names", refresh_names, keeper)
+    start("resolving host names", keeper.follow_names)
     start("checking endpoints", keeper.checker.run, data_plane.set_health)
     start("comparing endpoints", eject_outliers, data_plane, lambda: keeper.config)
 
@@ -155,9 +155,15 @@ class Control:
 
     def resolved(self) -> Mapping[str, tuple[str, ...]]:
         return {
-            name: tuple(address.text for address in addresses)
-            for name, addresses in self._keeper.resolved.items()
+            name: tuple(place.address.text for place in places)
+            for name, places in self._keeper.resolved.items()
         }
+
+    def names(self) -> tuple[NameView, ...]:
+        return self._keeper.resolver.view()
+
+    def lookups(self) -> Mapping[str, LookupCounts]:
+        return self._keeper.resolver.counts()
 
     def last_reload(self) -> ReloadOutcome:
         return self._keeper.last
@@ -224,12 +230,6 @@ async def obey(
                 everything.cancel()
             else:
                 shutdown.request(name)
-
-
-async def refresh_names(keeper: ConfigKeeper) -> None:
-    while True:
-        await trio.sleep(RESOLVE_SECONDS)
-        await keeper.refresh_names()
 
 
 async def tend(data_plane: DataPlane) -> None:

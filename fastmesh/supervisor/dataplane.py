@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
-from fastmesh.model import Address, Config, Given
+from fastmesh.model import Config, Given, Resolved
 from fastmesh.model.ceilings import Ceilings
 from fastmesh.model.stats import Stats
 from fastmesh.model.told import Told
@@ -32,7 +32,7 @@ class DataPlane(Protocol):
     def apply(
         self,
         config: Config,
-        resolved: Mapping[str, tuple[Address, ...]],
+        resolved: Resolved,
         verdicts: Mapping[tuple[str, str], bool] | None = None,
     ) -> ApplyResult:
         """Puts a configuration in force (blocking); the first call binds the listeners. ``verdicts`` of
@@ -55,6 +55,9 @@ class DataPlane(Protocol):
 
     def tend(self) -> tuple[str, ...]:
         """Called every second: frees what is not used any more; returns what is worth a log line."""
+
+    def left_out(self) -> Mapping[tuple[str, str], int]:
+        """How often each endpoint was left out, by service and address, that `tend` found so last."""
 
     def held_sockets(self) -> Mapping[str, Given]:
         """All listening sockets by the text of their bind, to be handed to another process."""

@@ -11,6 +11,7 @@ import trio
 from fastmesh.admin.control import DrainTarget
 from fastmesh.admin.server import AdminServer
 from fastmesh.admin.sockets import AdminListening
+from fastmesh.discovery import KnownName
 from fastmesh.model.told import Told
 from fastmesh.supervisor import notify
 from fastmesh.supervisor.dataplane import DataPlane
@@ -60,6 +61,9 @@ class Estate:
 
     def drains(self) -> tuple[DrainTarget, ...]:
         return self._keeper.drains.all()
+
+    def names(self) -> tuple[KnownName, ...]:
+        return self._keeper.resolver.tell()
 
     async def tell(self) -> tuple[Told, ...]:
         """What requests and checks said of each endpoint that has a past."""

@@ -30,6 +30,7 @@ import trio
 from msgspec import Meta, Struct
 
 from fastmesh.admin.control import DrainTarget
+from fastmesh.discovery import KnownName
 from fastmesh.errors import FastmeshError
 from fastmesh.model.told import Told
 
@@ -61,7 +62,8 @@ class Group(Struct, frozen=True):
 
 
 class Offer(Struct, frozen=True):
-    """All that is handed over; so many `endpoints` follow. With `refused`, nothing is, and it says why."""
+    """All that is handed over; so many `endpoints` follow. `names` are what is known of names. With
+    `refused`, nothing is, and it says why."""
 
     protocol: int
     refused: str = ""
@@ -70,6 +72,7 @@ class Offer(Struct, frozen=True):
     groups: tuple[Group, ...] = ()
     drains: tuple[DrainTarget, ...] = ()  # what the API asked for
     endpoints: int = 0
+    names: tuple[KnownName, ...] = ()
 
 
 class Descriptors(Struct, frozen=True):

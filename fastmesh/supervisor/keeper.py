@@ -18,10 +18,10 @@ import trio
 from fastmesh import config as configuration
 from fastmesh.admin.control import DrainOutcome, DrainRefused, DrainTarget, ReloadOutcome, ReloadResult
 from fastmesh.config import Loaded
-from fastmesh.discovery import Resolver, names_of
+from fastmesh.discovery import KnownName, Resolver
 from fastmesh.errors import ConfigError, FastmeshError, Problem, StartError
 from fastmesh.health import Checker
-from fastmesh.model import Address, Config
+from fastmesh.model import Config, Resolved
 from fastmesh.model.told import Told
 from fastmesh.observability import logs
 from fastmesh.observability.metrics import ReloadCounts
@@ -33,7 +33,8 @@ from fastmesh.supervisor.drains import Drains, file_says
 
 log = logging.getLogger("fastmesh.config")
 
-Resolved = Mapping[str, tuple[Address, ...]]
+LOOK_SECONDS = 1.0  # at endpoints that take no connections
+RETRY_SECONDS = 5.0
 
 
 class ConfigKeeper:
@@ -56,7 +57,7 @@ class ConfigKeeper:
         self._data_plane: DataPlane
         self._watcher: ConfigWatcher
         self.started_with: Config  # what needs a restart holds from here
-        self._resolver = Resolver()
+        self.resolver = Resolver()
         self._warned: set[str] = set()
         self._closed: str | None = None
         self._changing = trio.Lock()
@@ -77,14 +78,20 @@ class ConfigKeeper:
         """Hands what `load` read to the data plane, which binds its listeners. Raises StartError."""
         self._data_plane = data_plane
         opened = self.access_log.open_for(self.config.access_log)
-        self.resolved = await self._resolve(self.config)
+        await self.resolver.learn(self.config)
+        self.resolved = self.resolver.resolved(self.config)
         result = await self._apply(self.config, self.resolved)
+        self.resolver.follow(self.config)
         self.access_log.use(self.config.access_log, opened, data_plane)
         self.last = _outcome("applied", generation=result.generation)
         self._warn_once(result.warnings)
 
-    def inherit(self, told: Iterable[Told], drains: Iterable[DrainTarget]) -> None:
-        """Between `load` and `apply_first`: what another process knew of endpoints and was asked to drain."""
+    def inherit(
+        self, told: Iterable[Told], drains: Iterable[DrainTarget], names: Iterable[KnownName] = ()
+    ) -> None:
+        """Between `load` and `apply_first`: what another process knew of endpoints and of names, and was
+        asked to drain."""
+        self.resolver.recall(names)
         self.checker.recall({(one.service, one.address): one.checked for one in told if one.checked})
         for target in drains:
             self.drains.put(target, True)
@@ -96,6 +103,8 @@ class ConfigKeeper:
         self.counts, self.last, self._warned = before.counts, before.last, before._warned
         self.access_log, self._data_plane, self.drains = before.access_log, before._data_plane, before.drains
         self._watcher = ConfigWatcher(self.file, before._watcher.current)
+        self.resolver.resume(before.resolver)
+        self.resolver.follow(self.config)
         verdicts = await self.checker.prepare(self.config, self.resolved)
         try:
             # Nothing changes, unless it was a change that failed half-way.
@@ -138,11 +147,14 @@ class ConfigKeeper:
             return _outcome("refused", error=str(error))
         if looked.result == "unchanged":
             self._record(_outcome("unchanged", generation=self.last.generation))
-            await self.refresh_names()
+            await self.resolver.learn(self.config, again=True)
+            await self.apply_names()
         return self.last
 
     async def take(self, read: Loaded | ConfigError) -> None:
         """Puts what the watcher read in force. Raises StartError when the data plane can not."""
+        if isinstance(read, Loaded) and self._closed is None:
+            await self.resolver.learn(read.config)  # which may take seconds, so before anybody waits for it
         async with self._changing:
             if isinstance(read, ConfigError):
                 if self._closed is None:  # else it is the business of the one that comes after
@@ -162,24 +174,49 @@ class ConfigKeeper:
             self._record(outcome)
             memory.give_back()
 
-    async def refresh_names(self) -> None:
-        """Resolves host names again and applies what changed."""
+    async def follow_names(self) -> None:
+        """Looks host names up again in their time and applies what changed, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.resolver.run)
+            nursery.start_soon(self._look_for_failures)
+            while True:
+                if await self.apply_names():
+                    await self.resolver.news()
+                else:
+                    await trio.sleep(RETRY_SECONDS)
+
+    async def apply_names(self) -> bool:
+        """Puts in force what names stand for by now. False: that could not be done."""
         async with self._changing:
-            if self._closed is not None or not names_of(self.config):
-                return
-            resolved = await self._resolve(self.config)
-            if resolved == self.resolved:
-                return
+            resolved = self.resolver.resolved(self.config)
+            if self._closed is not None or resolved == self.resolved:
+                return True
             try:
                 await self._apply(self.config, resolved)
             except StartError as error:
                 log.error("new addresses of host names could not be put in force: %s", error)
-                return
-            for name in resolved.keys() | self.resolved.keys():
-                addresses = [address.text for address in resolved.get(name, ())]
+                return False
+            for name in sorted(resolved.keys() | self.resolved.keys()):
+                addresses = [place.address.text for place in resolved.get(name, ())]
                 if resolved.get(name) != self.resolved.get(name):
                     log.info("%s now resolves to %s", name, ", ".join(addresses) or "nothing")
             self.resolved = resolved
+            return True
+
+    async def _look_for_failures(self) -> None:
+        """An endpoint that takes no connections may have got another address."""
+        before: Mapping[tuple[str, str], int] = {}
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            now = self._data_plane.left_out() if self.resolved else {}
+            failing = {
+                address
+                for (service, address), times in now.items()
+                if before.get((service, address)) != times
+            }
+            if failing:
+                self.resolver.look_again(failing)
+            before = now
 
     async def set_drain(self, target: DrainTarget, on: bool) -> DrainOutcome:
         """Lets a listener, a service or an endpoint drain, or no more. Raises DrainRefused."""
@@ -231,10 +268,6 @@ class ConfigKeeper:
 
     # Inside
 
-    async def _resolve(self, config: Config) -> Resolved:
-        found = await self._resolver.resolve(names_of(config))
-        return {Address("name", host, port).text: addresses for (host, port), addresses in found.items()}
-
     async def _apply(self, config: Config, resolved: Resolved) -> ApplyResult:
         # No request meets an endpoint that was not checked, so that comes first.
         verdicts = await self.checker.prepare(config, resolved)
@@ -246,7 +279,7 @@ class ConfigKeeper:
 
     async def _change(self, loaded: Loaded) -> ReloadOutcome:
         config = loaded.config
-        resolved = await self._resolve(config)
+        resolved = self.resolver.resolved(config)
         self._warn_of(loaded.warnings)
         opened = self.access_log.open_for(config.access_log)
         try:
@@ -257,6 +290,7 @@ class ConfigKeeper:
             raise
         self.access_log.use(config.access_log, opened, self._data_plane)
         self.config, self.resolved = config, resolved
+        self.resolver.follow(config)
         for target in self.drains.forget_gone(config):
             log.info("%s is gone, and with it the drain that the admin API asked for", target.text)
         logs.set_up(config.log.level, config.log.format)

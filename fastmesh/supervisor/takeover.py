@@ -26,6 +26,7 @@ from msgspec import Struct
 from fastmesh import __version__
 from fastmesh.admin.control import DrainTarget
 from fastmesh.admin.sockets import AdminListening
+from fastmesh.discovery import KnownName
 from fastmesh.errors import StartError
 from fastmesh.model import Given
 from fastmesh.model.told import Told
@@ -45,12 +46,13 @@ ATTEMPTS = 5
 
 
 class Inheritance(Struct, frozen=True):
-    """What came from the predecessor: sockets by the text of their bind, what it knew of endpoints, and what
-    its API was asked to drain."""
+    """What came from the predecessor: sockets by the text of their bind, what it knew of endpoints and names,
+    and what its API was asked to drain."""
 
     given: dict[str, Given]
     told: tuple[Told, ...] = ()
     drains: tuple[DrainTarget, ...] = ()
+    names: tuple[KnownName, ...] = ()
 
 
 class Succession:
@@ -108,7 +110,7 @@ class Succession:
             len(sockets),
             len(told),
         )
-        return Inheritance(given, told, offer.drains)
+        return Inheritance(given, told, offer.drains, offer.names)
 
     async def _ask(self, wire: Wire) -> Offer:
         _, uid = handover.peer_of(wire.sock)
@@ -291,6 +293,7 @@ class Succession:
                 groups=groups,
                 drains=estate.drains(),
                 endpoints=len(told),
+                names=estate.names(),
             )
         )
         await wire.send_sockets([sock for _, sockets in held for sock in sockets])

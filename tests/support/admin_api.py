@@ -18,6 +18,7 @@ from fastmesh.admin.control import (
 )
 from fastmesh.admin.server import AdminServer
 from fastmesh.admin.sockets import close_admin_sockets, open_admin_sockets
+from fastmesh.discovery import LookupCounts, NameView
 from fastmesh.health import ServiceHealth
 from fastmesh.model import Address, Admin, Config, Endpoint, Listener, Route, Secrets, Service
 from fastmesh.model.address import Bind
@@ -70,6 +71,12 @@ class FakeControl:
 
     def resolved(self) -> Mapping[str, tuple[str, ...]]:
         return {"api:80": ("10.1.1.1:80",)}
+
+    def names(self) -> tuple[NameView, ...]:
+        return (NameView("api", "host", ("10.1.1.1",), 30.0, 1.0, None, ""),)
+
+    def lookups(self) -> Mapping[str, LookupCounts]:
+        return {"api": LookupCounts(3, 1)}
 
     def last_reload(self) -> ReloadOutcome:
         return self.outcome

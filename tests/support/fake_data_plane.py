@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastmesh.errors import StartError
-from fastmesh.model import Address, Config, Given
+from fastmesh.model import Config, Given, Resolved
 from fastmesh.model.ceilings import Ceilings
 from fastmesh.model.stats import (
     EndpointStats,
@@ -64,7 +64,8 @@ class FakeDataPlane:
         self.told = tuple(told)
         self.calls: list[str] = []
         self.config: Config | None = None
-        self.resolved: Mapping[str, tuple[Address, ...]] = {}
+        self.resolved: Resolved = {}
+        self.out: dict[tuple[str, str], int] = {}
         self.in_progress = 0
         self.clients = 0
         self.relays = 0
@@ -84,7 +85,7 @@ class FakeDataPlane:
     def apply(
         self,
         config: Config,
-        resolved: Mapping[str, tuple[Address, ...]],
+        resolved: Resolved,
         verdicts: Mapping[tuple[str, str], bool] | None = None,
     ) -> Applied:
         self._called("apply")
@@ -126,6 +127,9 @@ class FakeDataPlane:
     def eject(self, service: str, address: str) -> bool:
         self.ejected.append((service, address))
         return self.may_eject
+
+    def left_out(self) -> Mapping[tuple[str, str], int]:
+        return dict(self.out)
 
     def start(self) -> None:
         self._called("start")

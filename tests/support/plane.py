@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from fastmesh.engine import DataPlane
-from fastmesh.model import Address, Balance, Bind, Config, Endpoint, Forward, Listener, Route, Service
+from fastmesh.model import (
+    Address,
+    Balance,
+    Bind,
+    Config,
+    Endpoint,
+    Forward,
+    Listener,
+    Resolved,
+    Route,
+    Service,
+)
 from support.client import Client
 from support.origin import Origin
 
@@ -44,7 +55,7 @@ class Plane:
         self.plane.start()
         self.stopped = False
 
-    def apply(self, new: Config, resolved: dict[str, tuple[Address, ...]] | None = None) -> Any:
+    def apply(self, new: Config, resolved: Resolved | None = None) -> Any:
         return self.plane.apply(new, resolved or {})
 
     def address(self, listener: str = "web") -> tuple[str, int]:

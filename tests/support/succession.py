@@ -12,6 +12,7 @@ import trio
 
 from fastmesh.admin.control import DrainTarget
 from fastmesh.admin.sockets import AdminListening
+from fastmesh.discovery import KnownName
 from fastmesh.model import Given
 from fastmesh.model.told import Passive, Told
 from fastmesh.supervisor import handover
@@ -24,6 +25,7 @@ TOLD = (
     Told("s", "10.0.0.1:80", passive=Passive(bad_5xx=2)),
     Told("s", "10.0.0.2:80", passive=Passive(out=1)),
 )
+NAMES = (KnownName("api", None, {"api": ("10.0.0.1",)}),)
 DRAINS = (DrainTarget("service", "s"), DrainTarget("endpoint", "s", "10.0.0.2:80"))
 
 
@@ -63,6 +65,9 @@ class House:
 
     def drains(self) -> tuple[DrainTarget, ...]:
         return DRAINS
+
+    def names(self) -> tuple[KnownName, ...]:
+        return NAMES
 
     async def tell(self) -> tuple[Told, ...]:
         return TOLD

@@ -49,6 +49,8 @@ async def test_metrics_are_prometheus_text():
         assert status == 200
         assert headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         assert b'fastmesh_requests_total{listener="web",service="user",code="200"} 1\n' in body
+        assert b'fastmesh_dns_lookups_total{name="api"} 3\n' in body
+        assert b'fastmesh_dns_lookup_failures_total{name="api"} 1\n' in body
 
 
 @pytest.mark.trio

@@ -59,12 +59,23 @@ def test_what_is_used_and_what_may_be():
 
 def test_services_show_their_endpoints_and_resolved_names():
     control = FakeControl()
-    view = views.services_view(control.stats(), control.resolved(), {})
+    view = views.services_view(control.stats(), control.resolved(), {}, control.names())
     endpoint = view["services"][0]["endpoints"][0]
     assert endpoint["address"] == "10.0.0.1:80"
     assert (endpoint["ejections"], endpoint["reason"], endpoint["health"]) == (0, "", None)
     assert view["services"][0]["health"] is None
     assert view["resolved"] == {"api:80": ["10.1.1.1:80"]}
+    assert view["names"] == [
+        {
+            "name": "api",
+            "type": "host",
+            "addresses": ["10.1.1.1"],
+            "ttl": 30.0,
+            "last_lookup": "1970-01-01T00:00:01.000Z",
+            "next_lookup": None,
+            "last_error": None,
+        }
+    ]
 
 
 def test_services_show_what_checks_found():

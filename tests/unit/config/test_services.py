@@ -5,6 +5,7 @@ import pytest
 from fastmesh.model import (
     Address,
     Balance,
+    Endpoint,
     HashKey,
     Retries,
     Timeouts,
@@ -54,17 +55,41 @@ services:
     endpoints = config.services["a"].endpoints
     assert [endpoint.address for endpoint in endpoints] == [
         Address("inet6", "2001:db8::1", 80),
-        Address("name", "api.example.com", 8080),
+        Address("name", "api.example.com.", 8080),
         Address("unix", path="/run/a.sock"),
         Address("inet", "127.0.0.1", 1),
     ]
     assert [endpoint.address.text for endpoint in endpoints][:3] == [
         "[2001:db8::1]:80",
-        "api.example.com:8080",
+        "api.example.com.:8080",
         "unix:/run/a.sock",
     ]
     assert endpoints[3].weight == 0
     assert endpoints[3].labels == (("zone", "a"), ("version", "010"))
+
+
+def test_names_are_endpoints_alone_and_in_lists(folder: Folder) -> None:
+    loaded = folder.load("""
+listeners: {web: {bind: ":1", service: a}}
+services:
+  a: {endpoints: {dns: "API:8080"}, refresh: 2s}
+  b:
+    endpoints:
+      - {dns_srv: _http._TCP.api, weight: 3, priority: 2, drain: true, labels: {zone: a}}
+      - {dns: "api:80"}
+      - {dns_srv: api.service.consul.}
+  c: {endpoints: "10.0.0.1:80"}
+""")
+    services = loaded.config.services
+    assert services["a"].endpoints == (Endpoint(Address("name", "api", 8080)),)
+    assert (services["a"].refresh, services["b"].refresh) == (2.0, None)
+    assert services["b"].endpoints == (
+        Endpoint(Address("srv", "_http._tcp.api"), 3, (("zone", "a"),), 2, True),
+        Endpoint(Address("name", "api", 80)),
+        Endpoint(Address("srv", "api.service.consul.")),
+    )
+    assert services["c"].endpoints == (Endpoint(Address("inet", "10.0.0.1", 80)),)
+    assert not loaded.warnings
 
 
 @pytest.mark.parametrize(
@@ -148,3 +173,14 @@ def test_registry_conflicts_name_both_files(folder: Folder) -> None:
         "services.d/c.yaml:1:1: a registry file needs `services`; write services by name",
         "services.d/d.yaml: the file is empty; write `services:`",
     ]
+
+
+def test_refresh_without_a_name_is_warned_of(folder: Folder) -> None:
+    loaded = folder.load("""
+listeners: {web: {bind: ":1", service: a}}
+services:
+  a: {endpoints: ["10.0.0.1:1"], refresh: 1s}
+""")
+    (warning,) = loaded.warnings
+    assert warning.message == "`refresh` has no effect: service `a` has no name among its endpoints"
+    assert (warning.line, warning.column) == (4, 34)

@@ -30,7 +30,7 @@ def test_binds(text: str, bind: Bind) -> None:
     [
         ("1.2.3.4:1", Address("inet", "1.2.3.4", 1)),
         ("[::FFFF]:80", Address("inet6", "::ffff", 80)),
-        ("Api.Example.:80", Address("name", "api.example", 80)),
+        ("Api.Example.:80", Address("name", "api.example.", 80)),
         ("a_b-c.d1:80", Address("name", "a_b-c.d1", 80)),
         ("1password:80", Address("name", "1password", 80)),
         ("xn--bcher-kva.example:80", Address("name", "xn--bcher-kva.example", 80)),

@@ -1,187 +1,315 @@
-"""Names to addresses: all of them, in order, with the last good answer kept."""
+"""Each name in its own time: how often, what is kept, what is told."""
+
+from __future__ import annotations
 
 import logging
-import socket
-import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from fastmesh.discovery import Resolver, names_of
-from fastmesh.model import Address, Config, Endpoint, Service
+from fastmesh.discovery import KnownName, LookupCounts, NameView, Resolver, names_of
+from fastmesh.discovery.answers import Hosts, Record, Services
+from fastmesh.discovery.resolver import LOOKUP_SECONDS, MOST_SERIES, OTHER, TICK_SECONDS
+from fastmesh.discovery.system import Settings
+from fastmesh.model import Address, Config, Endpoint, Place, Service
+from support.names import FakeLookups
 
 pytestmark = pytest.mark.trio
 
-
-class Dns:
-    """A getaddrinfo that answers from a table; None stands for a failure."""
-
-    def __init__(self, **table: list[str] | None) -> None:
-        self.table = table
-        self.asked: list[str] = []
-        self.flags: list[int] = []
-
-    def __call__(self, host: str, port: object, type: int = 0, flags: int = 0) -> list[Any]:
-        self.asked.append(host)
-        self.flags.append(flags)
-        answer = self.table.get(host)
-        if answer is None:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [
-            (socket.AF_INET6 if ":" in text else socket.AF_INET, socket.SOCK_STREAM, 6, "", (text, 0, 0, 0))
-            for text in answer
-        ]
+API = Address("name", "api", 80)
+SRV = Address("srv", "_http._tcp.api")
+LOOPBACK = Settings((("127.0.0.11", 53),))
 
 
-def inet(host: str, port: int) -> Address:
+def inet(host: str, port: int = 80) -> Address:
     return Address("inet6" if ":" in host else "inet", host, port)
 
 
-async def test_all_addresses_sorted_and_once() -> None:
-    resolver = Resolver(
-        getaddrinfo=Dns(api=["10.0.0.2", "2001:db8::1", "10.0.0.1", "10.0.0.2", "fe80::1%eth0"])
-    )
-    assert await resolver.resolve([("api", 80), ("api", 81)]) == {
-        ("api", port): (inet("10.0.0.1", port), inet("10.0.0.2", port), inet("2001:db8::1", port))
-        for port in (80, 81)
-    }
-    assert resolver.failures == {}
+def config(*addresses: Address, refresh: float | None = None) -> Config:
+    return Config({}, {"s": Service("s", tuple(Endpoint(one) for one in addresses), refresh=refresh)})
 
 
-async def test_one_lookup_for_each_host() -> None:
-    dns = Dns(api=["10.0.0.1"], db=["10.0.0.2"])
-    await Resolver(getaddrinfo=dns).resolve([("api", 80), ("api", 81), ("db", 1)])
-    assert sorted(dns.asked) == ["api", "db"]
+def hosts_in(resolver: Resolver, of: Config, text: str = "api:80") -> list[str]:
+    return [place.address.host for place in resolver.resolved(of)[text]]
 
 
-async def test_a_failure_keeps_the_last_good_answer_and_is_logged_once(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.WARNING, "fastmesh.discovery")
-    dns = Dns(api=["10.0.0.1"])
-    resolver = Resolver(getaddrinfo=dns)
-    names = [("api", 80), ("gone", 80)]
-    first = await resolver.resolve(names)
-    assert first == {("api", 80): (inet("10.0.0.1", 80),), ("gone", 80): ()}
-    assert resolver.failures == {("gone", 80): "Name or service not known"}
-    dns.table["api"] = None
-    assert await resolver.resolve(names) == first
-    assert await resolver.resolve(names) == first
-    assert [record.message for record in caplog.records] == [
-        "gone cannot be resolved (Name or service not known): it has no address",
-        "api cannot be resolved (Name or service not known): its last addresses stay in use",
-    ]
-    dns.table["api"] = ["10.0.0.9"]
-    assert (await resolver.resolve(names))["api", 80] == (inet("10.0.0.9", 80),)
-    assert resolver.failures.keys() == {("gone", 80)}
-
-
-async def test_names_not_asked_for_are_forgotten() -> None:
-    resolver = Resolver(getaddrinfo=Dns(api=["10.0.0.1"]))
-    await resolver.resolve([("api", 80)])
-    assert await resolver.resolve([]) == {}
-    assert resolver.resolved == {}
-
-
-async def test_a_lookup_that_hangs_ends_in_time_and_harms_no_other() -> None:
-    release = threading.Event()
-    dns = Dns(api=["10.0.0.1"])
-
-    def stuck(host: str, *arguments: Any, **options: Any) -> list[Any]:
-        if host == "slow":
-            release.wait(10)
-        return dns(host, *arguments, **options)
-
-    resolver = Resolver(getaddrinfo=stuck, timeout=0.2)
-    try:
-        with trio.fail_after(5):
-            resolved = await resolver.resolve([("slow", 1), ("api", 1)])
-    finally:
-        release.set()
-    assert resolved == {("api", 1): (inet("10.0.0.1", 1),), ("slow", 1): ()}
-    assert resolver.failures == {("slow", 1): "no answer within 0.2 s"}
-
-
-async def test_lookups_run_side_by_side_up_to_a_limit() -> None:
-    running = most = 0
-    lock = threading.Lock()
-    both = threading.Barrier(2)
-
-    def counted(host: str, *_: Any, **__: Any) -> list[Any]:
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        both.wait(5)
-        with lock:
-            running -= 1
-        return []
-
-    resolver = Resolver(getaddrinfo=counted, parallel=2)
-    await resolver.resolve([(f"h{number}", 1) for number in range(6)])
-    assert most == 2
-    assert set(resolver.failures.values()) == {"no address"}
-
-
-async def test_a_machine_with_a_loopback_only_still_resolves() -> None:
-    dns = Dns(localhost=["127.0.0.1"])
-
-    def strict(host: str, port: object, type: int = 0, flags: int = 0) -> list[Any]:
-        if flags & socket.AI_ADDRCONFIG:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return dns(host, port, type, flags)
-
-    resolved = await Resolver(getaddrinfo=strict).resolve([("localhost", 1)])
-    assert resolved == {("localhost", 1): (inet("127.0.0.1", 1),)}
-
-
-async def test_the_system_resolves_localhost() -> None:
-    resolved = await Resolver().resolve([("localhost", 8080)])
-    assert inet("127.0.0.1", 8080) in resolved["localhost", 8080]
-
-
-async def test_refreshing_tells_of_changes_only(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def at_once(function: Any, *arguments: Any, **_: Any) -> Any:
-        return function(*arguments)
-
-    # The clock would jump on while a thread looks up.
-    monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
-    dns = Dns(api=["10.0.0.1"])
-    resolver = Resolver(getaddrinfo=dns, timeout=float("inf"))
-    names = [("api", 80)]
-    # Looking up happens in threads, which the clock does not see: it must not jump while one is at work
-    autojump_clock.autojump_threshold = 0.1
-    await resolver.resolve(names)
-    told: list[tuple[float, Any]] = []
-    started = trio.current_time()
-
-    async def on_change(resolved: Any) -> None:
-        told.append((round(trio.current_time() - started), resolved))
-
+@asynccontextmanager
+async def running(resolver: Resolver, of: Config) -> AsyncIterator[None]:
+    await resolver.learn(of)
+    resolver.follow(of)
+    with trio.move_on_after(0.01):
+        await resolver.news()  # of the first lookup
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(resolver.refresh_loop, lambda: names, on_change)
-        await trio.sleep(65)
-        assert told == []
-        dns.table["api"] = ["10.0.0.2"]
-        await trio.sleep(30)
-        assert told == [(90, {("api", 80): (inet("10.0.0.2", 80),)})]
-        names.append(("new", 80))
-        dns.table["api"] = None
-        await trio.sleep(300)
-        assert len(told) == 1  # a failure changes nothing, and a name without an address has none before
+        nursery.start_soon(resolver.run)
+        yield
         nursery.cancel_scope.cancel()
 
 
-async def test_names_of_a_configuration() -> None:
-    def service(name: str, *addresses: Address) -> Service:
-        return Service(name, tuple(Endpoint(address) for address in addresses))
+async def times_in(seconds: float, lookups: FakeLookups, of: Config) -> list[float]:
+    """When the names were looked up in that time, from the first time on."""
+    async with running(Resolver(lookups), of):
+        await trio.sleep(seconds)
+    return [round(at - lookups.times[0]) for at in lookups.times]
 
-    api = Address("name", "api", 80)
-    config = Config(
-        {}, {"a": service("a", api, inet("10.0.0.1", 80)), "b": service("b", api, Address("name", "db", 1))}
+
+async def test_names_of_a_configuration() -> None:
+    services = {
+        "a": Service("a", (Endpoint(API), Endpoint(inet("10.0.0.1"))), refresh=5.0),
+        "b": Service("b", (Endpoint(Address("name", "api", 81)), Endpoint(Address("name", "db", 1)))),
+        "c": Service("c", (Endpoint(SRV), Endpoint(API)), refresh=2.0),
+    }
+    assert names_of(Config({}, services)) == {
+        (False, "api"): 2.0,
+        (False, "db"): None,
+        (True, "_http._tcp.api"): 2.0,
+    }
+
+
+async def test_one_lookup_serves_every_port_and_service(autojump_clock: MockClock) -> None:
+    lookups = FakeLookups({"api": Hosts(("10.0.0.1", "2001:db8::1"), 30.0)})
+    of = config(API, Address("name", "api", 81), inet("10.0.0.7"))
+    resolver = Resolver(lookups)
+    assert not resolver.settled.is_set()
+    await resolver.learn(of)
+    assert resolver.settled.is_set()
+    assert resolver.resolved(of) == {
+        f"api:{port}": (Place(inet("10.0.0.1", port)), Place(inet("2001:db8::1", port))) for port in (80, 81)
+    }
+    await resolver.learn(of)
+    assert lookups.asked == ["api"]
+    await resolver.learn(of, again=True)
+    assert lookups.asked == ["api"] * 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "refresh", "settings", "every"),
+    [
+        (Hosts(("10.0.0.1",), 7.0), None, None, 7),
+        (Hosts(("10.0.0.1",), 0.0), None, None, 1),
+        (Hosts(("10.0.0.1",), 600.0), None, None, 30),
+        (Hosts(("10.0.0.1",), 600.0), None, LOOPBACK, 1),
+        (Hosts(("10.0.0.1",), 600.0), 3.0, None, 3),
+        (Hosts(("10.0.0.1",), 600.0), 3.0, LOOPBACK, 3),
+        (Hosts(("10.0.0.1",)), None, None, 5),  # the hosts file
+        (Hosts(missing="none"), None, None, 5),
+        (Hosts(missing="none"), None, LOOPBACK, 1),
+        (Hosts(failed="SERVFAIL"), None, None, 5),
+        (Hosts(failed="SERVFAIL"), None, LOOPBACK, 1),
+    ],
+)
+async def test_how_often(
+    answer: Hosts, refresh: float | None, settings: Settings | None, every: int, autojump_clock: MockClock
+) -> None:
+    lookups = FakeLookups({"api": answer}, *([settings] if settings else []))
+    # With each lookup goes a tick.
+    times = await times_in(4 * every + 0.5, lookups, config(API, refresh=refresh))
+    assert times == [number * every for number in range(5)]
+
+
+async def test_a_name_that_appears_is_used_and_one_that_goes_is_kept_for_a_while(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fastmesh.discovery")
+    lookups = FakeLookups({}, LOOPBACK)
+    resolver, of = Resolver(lookups), config(API)
+    async with running(resolver, of):
+        assert hosts_in(resolver, of) == []
+        lookups.table["api"] = Hosts(("10.0.0.1",), 600.0)
+        with trio.fail_after(1 + 2 * TICK_SECONDS):
+            await resolver.news()
+        assert hosts_in(resolver, of) == ["10.0.0.1"]
+        gone = trio.current_time()
+        lookups.table["api"] = Hosts(missing="there is no such name")
+        await trio.sleep(29)
+        lookups.table["api"] = Hosts(failed="SERVFAIL")
+        await trio.sleep(60)
+        assert hosts_in(resolver, of) == ["10.0.0.1"]
+        lookups.table["api"] = Hosts(missing="there is no such name")
+        await resolver.news()
+        assert hosts_in(resolver, of) == []
+        assert trio.current_time() - gone < 29 + 60 + 2
+    assert [record.message for record in caplog.records] == [
+        "api cannot be resolved (there is no such name): it has no address",
+        "api can be resolved again",
+        "api cannot be resolved (there is no such name): its last addresses stay in use",
+    ]
+
+
+async def test_giving_up_is_not_late(autojump_clock: MockClock) -> None:
+    lookups = FakeLookups({"api": Hosts(("10.0.0.1",), 3600.0)})
+    resolver, of = Resolver(lookups), config(API, refresh=3600.0)
+    async with running(resolver, of):
+        lookups.table["api"] = Hosts(missing="there is no such name")
+        await resolver.learn(of, again=True)
+        began = trio.current_time()
+        await resolver.news()
+        assert 30 <= trio.current_time() - began < 31
+
+
+async def test_what_does_not_answer_has_an_end_and_harms_no_other(autojump_clock: MockClock) -> None:
+    lookups = FakeLookups({"api": Hosts(("10.0.0.1",), 30.0), "slow": trio.Event()})
+    resolver, of = Resolver(lookups), config(API, Address("name", "slow", 80))
+    began = trio.current_time()
+    await resolver.learn(of)
+    assert trio.current_time() - began == LOOKUP_SECONDS
+    assert resolver.settled.is_set()
+    assert hosts_in(resolver, of) == ["10.0.0.1"]
+    assert hosts_in(resolver, of, "slow:80") == []
+    resolver.follow(of)
+    assert [view.last_error for view in resolver.view()] == ["", "no answer within 5 s"]
+
+
+async def test_many_names_that_do_not_answer_have_the_same_end(autojump_clock: MockClock) -> None:
+    never = trio.Event()
+    lookups = FakeLookups({f"n{number}": never for number in range(200)})
+    began = trio.current_time()
+    await Resolver(lookups).learn(config(*(Address("name", name, 80) for name in lookups.table)))
+    assert trio.current_time() - began == LOOKUP_SECONDS
+    assert len(lookups.asked) < 200
+
+
+async def test_shutting_down_is_no_failure(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    lookups = FakeLookups({"api": Hosts(("10.0.0.1",), 1.0)})
+    async with running(Resolver(lookups), config(API)):
+        lookups.table["api"] = trio.Event()
+        await trio.sleep(2)
+    assert len(lookups.asked) == 2
+    assert caplog.text == ""
+
+
+async def test_failing_connections_have_their_name_looked_up_at_once(autojump_clock: MockClock) -> None:
+    lookups = FakeLookups({"api": Hosts(("10.0.0.1", "2001:db8::1"), 30.0), "db": Hosts(("10.0.0.9",), 30.0)})
+    resolver = Resolver(lookups)
+    async with running(resolver, config(API, Address("name", "db", 1))):
+        await trio.sleep(10)
+        assert sorted(lookups.asked) == ["api", "db"]
+        resolver.look_again({"10.6.6.6:80"})
+        await trio.sleep(0.5)
+        assert len(lookups.asked) == 2
+        for address in ("10.0.0.1:80", "[2001:db8::1]:80", "10.0.0.1:80"):
+            resolver.look_again({address})
+            await trio.sleep(0.1)
+        assert lookups.asked[2:] == ["api"]
+        await trio.sleep(1.1)
+        assert lookups.asked[2:] == ["api"] * 2  # the later failures, a second after
+
+
+async def test_srv_records_have_hosts_ports_priorities_and_weights(autojump_clock: MockClock) -> None:
+    records = (
+        Record(10, 5, 8080, "one."),
+        Record(10, 0, 8081, "one."),
+        Record(30, 7, 9090, "two."),
+        Record(30, 7, 9091, "none."),
     )
-    assert names_of(config) == {("api", 80), ("db", 1)}
+    lookups = FakeLookups(
+        {
+            "_http._tcp.api": Services(records, {"one.": ("10.0.0.1", "2001:db8::1")}, 20.0),
+            "two.": Hosts(("10.0.0.2",), 10.0),
+        }
+    )
+    resolver, of = Resolver(lookups), config(SRV)
+    async with running(resolver, of):
+        assert resolver.resolved(of)[SRV.text] == (
+            Place(inet("10.0.0.1", 8080), 5, 0),
+            Place(inet("10.0.0.1", 8081), 1, 0),
+            Place(inet("10.0.0.2", 9090), 7, 1),
+            Place(inet("2001:db8::1", 8080), 5, 0),
+            Place(inet("2001:db8::1", 8081), 1, 0),
+        )
+        (view,) = resolver.view()
+        assert (view.type, view.ttl) == ("srv", 10.0)
+        assert view.last_error == "none: there is no such name"
+        lookups.table["_http._tcp.api"] = Services(records[2:3], {}, 20.0)
+        lookups.table["two."] = Hosts(failed="SERVFAIL")
+        await resolver.news()
+        assert resolver.resolved(of)[SRV.text] == (Place(inet("10.0.0.2", 9090), 7, 0),)
+        lookups.table["_http._tcp.api"] = Services(missing="it has no SRV record")
+        began = trio.current_time()
+        await resolver.news()
+        assert resolver.resolved(of)[SRV.text] == ()
+        assert trio.current_time() - began > 30
+
+
+async def test_another_configuration(autojump_clock: MockClock) -> None:
+    lookups = FakeLookups({"api": Hosts(("10.0.0.1",), 30.0), "db": Hosts(("10.0.0.2",), 30.0)})
+    resolver, first = Resolver(lookups), config(API)
+    async with running(resolver, first):
+        second = config(Address("name", "db", 1))
+        await resolver.learn(second)
+        await trio.sleep(40)  # it was refused: nobody looks `db` up again
+        assert lookups.asked == ["api", "db", "api"]
+        resolver.follow(second)
+        assert lookups.wanted == ["db"]
+        await trio.sleep(40)
+        assert "api" not in lookups.asked[3:]
+        resolver.follow(config(Address("name", "db", 1), refresh=1.0))
+        asked = len(lookups.asked)
+        await trio.sleep(10.5)
+        assert len(lookups.asked) - asked in (10, 11)
+
+
+async def test_what_is_counted_and_shown(autojump_clock: MockClock) -> None:
+    lookups = FakeLookups({"api": Hosts(("10.0.0.1",), 30.0)})
+    resolver, of = Resolver(lookups), config(API, SRV)
+    await resolver.learn(of)
+    resolver.follow(of)
+    assert resolver.counts() == {"api": LookupCounts(1, 0), "_http._tcp.api": LookupCounts(1, 1)}
+    one, other = resolver.view()
+    assert one.last_lookup is not None
+    assert one.next_lookup == pytest.approx(one.last_lookup + 30, abs=1)
+    expected = NameView("api", "host", ("10.0.0.1",), 30.0, one.last_lookup, one.next_lookup, "")
+    assert one == expected
+    assert other.last_error == "there is no such name"
+
+
+async def test_counters_are_bounded_and_never_go_down(autojump_clock: MockClock) -> None:
+    names = [Address("name", f"n{number}", 80) for number in range(MOST_SERIES + 20)]
+    resolver = Resolver(FakeLookups({}))
+    await resolver.learn(config(*names))
+    counts = resolver.counts()
+    assert len(counts) == MOST_SERIES + 1
+    assert counts[OTHER] == LookupCounts(20, 20)
+    resolver.follow(config(names[-1]))
+    await resolver.learn(config(*names[-2:]), again=True)
+    assert resolver.counts() == {**counts, OTHER: LookupCounts(22, 22)}
+
+
+async def test_another_process_goes_on_with_what_is_known(autojump_clock: MockClock) -> None:
+    table: dict[str, Any] = {
+        "api": Hosts(("10.0.0.1",), 30.0),
+        "_http._tcp.api": Services((Record(0, 3, 81, "one."),), {"one.": ("10.0.0.2",)}, 30.0),
+    }
+    of = config(API, SRV, Address("name", "none", 1))
+    resolver = Resolver(FakeLookups(table))
+    await resolver.learn(of)
+    told = resolver.tell()
+    assert told == (
+        KnownName("api", None, {"api": ("10.0.0.1",)}),
+        KnownName("_http._tcp.api", (Record(0, 3, 81, "one."),), {"one.": ("10.0.0.2",)}),
+    )
+    down = Hosts(failed="SERVFAIL")
+    successor = Resolver(
+        FakeLookups({"api": down, "_http._tcp.api": Services(failed="SERVFAIL"), "one.": down})
+    )
+    successor.recall(told)
+    await successor.learn(of)
+    assert successor.resolved(of) == resolver.resolved(of)
+    assert hosts_in(successor, of) == ["10.0.0.1"]
+    again = Resolver(FakeLookups({}))
+    again.resume(successor)
+    again.follow(of)
+    assert again.resolved(of) == resolver.resolved(of)
+
+
+async def test_no_more_is_told_than_fits(autojump_clock: MockClock) -> None:
+    many = Hosts(tuple(f"10.0.{number >> 8}.{number & 255}" for number in range(4000)), 30.0)
+    names = [Address("name", f"n{number}", 80) for number in range(5)]
+    resolver = Resolver(FakeLookups({one.host: many for one in names}))
+    await resolver.learn(config(*names))
+    assert len(resolver.tell()) == 2

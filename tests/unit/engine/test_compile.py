@@ -29,6 +29,7 @@ from fastmesh.model import (
     Limits,
     Listener,
     OutlierDetection,
+    Place,
     Redirect,
     Respond,
     Retries,
@@ -60,11 +61,27 @@ def inet(host: str, port: int = 80) -> Address:
 def test_names_are_replaced_by_their_addresses() -> None:
     name = Address("name", "api", 80)
     service = Service("s", (Endpoint(name, 2), Endpoint(inet("10.0.0.9"), 5, priority=3)))
-    resolved = {"api:80": (inet("10.0.0.1"), inet("10.0.0.2"))}
+    resolved = {"api:80": (Place(inet("10.0.0.1")), Place(inet("10.0.0.2")))}
     assert resolve_endpoints(service, resolved) == (
         (inet("10.0.0.1"), "10.0.0.1:80", 2, 0, False),
         (inet("10.0.0.2"), "10.0.0.2:80", 2, 0, False),
         (inet("10.0.0.9"), "10.0.0.9:80", 5, 3, False),
+    )
+
+
+def test_srv_records_say_shares_and_priorities() -> None:
+    name = Address("srv", "_http._tcp.api")
+    service = Service("s", (Endpoint(name, 2, priority=100), Endpoint(inet("10.0.0.9"))))
+    places = (
+        Place(inet("10.0.0.1"), 7),
+        Place(inet("10.0.0.2", 81), 60_000, 1),
+        Place(inet("10.0.0.3"), 1, 90),
+    )
+    assert resolve_endpoints(service, {"_http._tcp.api": places}) == (
+        (inet("10.0.0.1"), "10.0.0.1:80", 14, 100, False),
+        (inet("10.0.0.2", 81), "10.0.0.2:81", 65_535, 101, False),
+        (inet("10.0.0.3"), "10.0.0.3:80", 2, 127, False),
+        (inet("10.0.0.9"), "10.0.0.9:80", 1, 0, False),
     )
 
 
@@ -74,7 +91,7 @@ def test_a_name_without_an_address_is_no_endpoint() -> None:
 
 def test_an_address_that_is_reached_twice_has_the_sum_of_the_weights() -> None:
     service = Service("s", (Endpoint(Address("name", "api", 80), 2), Endpoint(inet("10.0.0.1"), 5)))
-    assert resolve_endpoints(service, {"api:80": (inet("10.0.0.1"),)}) == (
+    assert resolve_endpoints(service, {"api:80": (Place(inet("10.0.0.1")),)}) == (
         (inet("10.0.0.1"), "10.0.0.1:80", 7, 0, False),
     )
 

@@ -19,6 +19,7 @@ from fastmesh.model import (
     Endpoint,
     Limits,
     Listener,
+    Place,
     Respond,
     Route,
     Service,
@@ -64,9 +65,9 @@ def test_a_change_is_in_force_when_apply_returns(run: Run, origins: list[Origin]
 def test_names_that_resolve_anew_are_a_change(run: Run, origins: list[Origin]) -> None:
     named = config(Service("s", (Endpoint(Address("name", "api", 80)),), ROUND_ROBIN))
     plane = run(config(service("s", origins[0])))
-    assert plane.apply(named, {"api:80": (address_of(origins[0]),)}).changed
-    assert not plane.apply(named, {"api:80": (address_of(origins[0]),)}).changed
-    result = plane.apply(named, {"api:80": (address_of(origins[1]),)})
+    assert plane.apply(named, {"api:80": (Place(address_of(origins[0])),)}).changed
+    assert not plane.apply(named, {"api:80": (Place(address_of(origins[0])),)}).changed
+    result = plane.apply(named, {"api:80": (Place(address_of(origins[1])),)})
     assert result.changes == ("service s: its endpoints resolve to other addresses",)
     with plane.client() as client:
         assert origin_of(client) == "b"

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from fastmesh.health.checker import GRACE_SECONDS, JITTER, MOST_SECONDS
-from fastmesh.model import Address, Endpoint, Health, Service
+from fastmesh.model import Address, Endpoint, Health, Place, Service
 from support.checking import BAD, CHECKED, GOOD, UNKNOWN, Rig, address, config, scenario, service, text
 
 
@@ -47,9 +47,9 @@ def test_what_is_known_is_not_checked_again():
 def test_a_name_is_all_that_it_resolves_to():
     async def test(rig):
         named = Service("s", (Endpoint(Address("name", "api", 80)), Endpoint(address(1))), health=CHECKED)
-        resolved = {"api:80": (address(1), address(7))}
+        resolved = {"api:80": (Place(address(1)), Place(address(7)))}
         assert set(await rig.change(named, resolved=resolved)) == {("s", text(1)), ("s", text(7))}
-        assert set(await rig.change(named, resolved={"api:80": (address(8),)})) == {("s", text(8))}
+        assert set(await rig.change(named, resolved={"api:80": (Place(address(8)),)})) == {("s", text(8))}
         assert set(rig.checker.view()["s"].endpoints) == {text(1), text(8)}
 
     scenario(test)

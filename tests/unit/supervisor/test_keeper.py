@@ -7,10 +7,13 @@ import pytest
 import trio
 
 from fastmesh.admin.control import DrainRefused, DrainTarget
+from fastmesh.discovery import Resolver
+from fastmesh.discovery.answers import Hosts
 from fastmesh.errors import ConfigError, StartError
 from fastmesh.observability.metrics import ReloadCounts
 from fastmesh.supervisor.keeper import ConfigKeeper
 from support.fake_data_plane import FakeDataPlane
+from support.names import FakeLookups
 from support.ports import free_port
 
 FILE = """\
@@ -219,32 +222,67 @@ def test_after_close_a_file_that_is_wrong_is_no_failure(rig, caplog):
     scenario(rig, test)
 
 
-def test_names_are_resolved_at_load_and_again(rig, monkeypatch, caplog):
-    answers = {"127.0.0.1"}
-
-    def getaddrinfo(host, port, **_):
-        assert host == "origin.test"
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in answers]
-
-    monkeypatch.setattr(rig.keeper._resolver, "_getaddrinfo", getaddrinfo)
+def test_names_are_resolved_at_load_and_again(rig, caplog):
+    lookups = FakeLookups({"origin.test": Hosts(("127.0.0.1",), 30.0)})
+    rig.keeper.resolver = Resolver(lookups)
     rig.write("origin.test:80")
 
+    def resolved():
+        return [place.address.text for place in rig.data_plane.resolved["origin.test:80"]]
+
     async def test():
-        assert [a.text for a in rig.data_plane.resolved["origin.test:80"]] == ["127.0.0.1:80"]
-        answers.add("127.0.0.2")
-        await rig.keeper.refresh_names()
-        assert [a.text for a in rig.data_plane.resolved["origin.test:80"]] == ["127.0.0.1:80", "127.0.0.2:80"]
+        assert resolved() == ["127.0.0.1:80"]
+        assert rig.keeper.resolver.settled.is_set()
+        lookups.table["origin.test"] = Hosts(("127.0.0.1", "127.0.0.2"), 30.0)
+        # The file is unchanged, the names are another matter.
+        assert (await rig.keeper.reload("SIGHUP")).result == "unchanged"
+        assert resolved() == ["127.0.0.1:80", "127.0.0.2:80"]
         calls = len(rig.data_plane.calls)
-        await rig.keeper.refresh_names()
+        assert (await rig.keeper.reload("SIGHUP")).result == "unchanged"
         assert len(rig.data_plane.calls) == calls
-        answers.add("127.0.0.3")
-        assert (
-            await rig.keeper.reload("SIGHUP")
-        ).result == "unchanged"  # the file; the names are another matter
-        assert len(rig.data_plane.resolved["origin.test:80"]) == 3
 
     scenario(rig, test)
     assert "origin.test:80 now resolves to 127.0.0.1:80, 127.0.0.2:80" in caplog.text
+
+
+def test_names_are_followed_and_looked_up_when_endpoints_fail(rig, caplog):
+    lookups = FakeLookups({"origin.test": Hosts(("127.0.0.1",), 3600.0)})
+    rig.keeper.resolver = Resolver(lookups)
+    rig.write("origin.test:80")
+
+    async def test():
+        rig.data_plane.refuse = "once"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.keeper.follow_names)
+            lookups.table["origin.test"] = Hosts(("127.0.0.2",), 3600.0)
+            rig.data_plane.out = {("a", "127.0.0.1:80"): 1}
+            while "could not be put in force: once" not in caplog.text:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            rig.data_plane.refuse = None
+            while rig.keeper.resolved["origin.test:80"][0].address.host != "127.0.0.2":  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+        assert lookups.asked == ["origin.test"] * 3  # the start, a reload, and the failure
+
+    scenario(rig, test)
+
+
+def test_a_slow_lookup_keeps_nobody_waiting(rig):
+    lookups = FakeLookups({"slow.test": trio.Event()})
+    rig.keeper.resolver = Resolver(lookups)
+
+    async def test():
+        rig.write("slow.test:80")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.keeper.reload, "SIGHUP")
+            while not lookups.asked:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            with trio.fail_after(2):
+                assert (await rig.keeper.set_drain(DrainTarget("service", "a"), True)).changed
+            lookups.table["slow.test"].set()
+        assert rig.data_plane.resolved == {"slow.test:80": ()}
+
+    scenario(rig, test)
 
 
 class Checked:
@@ -293,21 +331,17 @@ def test_what_is_refused_is_not_followed(rig):
     scenario(rig, test)
 
 
-def test_new_addresses_of_a_name_are_checked_too(rig, monkeypatch):
-    answers = ["127.0.0.1"]
-
-    def getaddrinfo(host, port, **_):
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in answers]
-
-    monkeypatch.setattr(rig.keeper._resolver, "_getaddrinfo", getaddrinfo)
+def test_new_addresses_of_a_name_are_checked_too(rig):
+    lookups = FakeLookups({"origin.test": Hosts(("127.0.0.1",), 30.0)})
+    rig.keeper.resolver = Resolver(lookups)
     port = free_port()
     text = rig.file.read_text().replace("127.0.0.1:1]}", f"origin.test:{port}], health: {{timeout: 200ms}}}}")
     rig.file.write_text(text)
 
     async def test():
         assert rig.data_plane.verdicts == {("a", f"127.0.0.1:{port}"): False}
-        answers[:] = ["127.0.0.2"]
-        await rig.keeper.refresh_names()
+        lookups.table["origin.test"] = Hosts(("127.0.0.2",), 30.0)
+        await rig.keeper.reload("SIGHUP")
         assert rig.data_plane.verdicts == {("a", f"127.0.0.2:{port}"): False}
         assert set(rig.keeper.checker.view()["a"].endpoints) == {f"127.0.0.2:{port}"}
 

@@ -21,6 +21,7 @@ from support.descriptors import open_descriptors
 from support.fake_data_plane import FakeDataPlane
 from support.succession import (
     DRAINS,
+    NAMES,
     TOLD,
     House,
     following,
@@ -154,6 +155,7 @@ def test_what_the_api_was_asked_to_drain_is_told(path, house):
             second = Succession(str(path))
             inherited = await second.enter()
             assert inherited.drains == DRAINS
+            assert inherited.names == NAMES
             second.close()
             for given in inherited.given.values():
                 given.sockets[0].close()
