@@ -14,23 +14,11 @@ import click
 from fastmesh import __version__
 from fastmesh.cli import admin_client
 from fastmesh.cli.admin_client import AdminUnreachable, Answer
+from fastmesh.cli.layout import Group
+from fastmesh.cli.sidecar import sidecar
 
 PORT = click.IntRange(1, 65535)
 FORMATS = click.Choice(["text", "json"])
-
-
-class Command(click.Command):
-    """Keeps the line breaks of the epilog, which holds examples."""
-
-    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        if self.epilog:
-            formatter.write_paragraph()
-            formatter.write("\n".join(self.epilog.strip("\n").splitlines()) + "\n")
-
-
-class Group(click.Group):
-    command_class = Command
-    format_epilog = Command.format_epilog  # type: ignore[assignment]
 
 
 def _admin_address(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -81,6 +69,9 @@ Completion: eval "$(fastmesh completion bash)" in ~/.bashrc (zsh and fish too).
 @click.version_option(__version__, "-V", "--version", message="fastmesh %(version)s")
 def cli() -> None:
     """fastmesh, a load balancer and service-mesh sidecar."""
+
+
+cli.add_command(sidecar)
 
 
 @cli.command(

@@ -27,6 +27,7 @@ from fastmesh.model.told import Told
 from fastmesh.observability.logs import timestamp
 from fastmesh.observability.metrics import ReloadCounts
 from fastmesh.supervisor import activation, memory, notify, resources
+from fastmesh.supervisor.application import ApplicationUser
 from fastmesh.supervisor.dataplane import DataPlane, DataPlaneFactory
 from fastmesh.supervisor.drain import Exit, Shutdown, drain
 from fastmesh.supervisor.estate import Estate
@@ -81,7 +82,7 @@ async def serve(file: str, build_data_plane: DataPlaneFactory, lasting: Lasting)
             nursery.start_soon(server.serve, admin.sockets if admin is not None else [])
             estate = Estate(keeper, data_plane, shutdown, admin, server)
             nursery.start_soon(go_on, "waiting for a successor", succession.serve, estate)
-            start_parts(nursery, keeper, data_plane)
+            start_parts(nursery, keeper, data_plane, control.application)
             control.started = True
             memory.give_back()
             serving = describe_start(data_plane.stats(), admin)
@@ -101,7 +102,9 @@ async def serve(file: str, build_data_plane: DataPlaneFactory, lasting: Lasting)
     return outcome
 
 
-def start_parts(nursery: trio.Nursery, keeper: ConfigKeeper, data_plane: DataPlane) -> None:
+def start_parts(
+    nursery: trio.Nursery, keeper: ConfigKeeper, data_plane: DataPlane, application: ApplicationUser
+) -> None:
     """What goes on while requests are served, and may fail without them."""
 
     def start(what: str, run: Callable[..., Awaitable[None]], *arguments: object) -> None:
@@ -111,6 +114,7 @@ def start_parts(nursery: trio.Nursery, keeper: ConfigKeeper, data_plane: DataPla
     start("resolving host names", keeper.follow_names)
     start("checking endpoints", keeper.checker.run, data_plane.set_health)
     start("comparing endpoints", eject_outliers, data_plane, lambda: keeper.config)
+    start("looking whose the application is", application.watch)
 
 
 async def start_again(keeper: ConfigKeeper, before: ConfigKeeper, shutdown: Shutdown) -> None:
@@ -135,6 +139,7 @@ class Control:
     ) -> None:
         """``failures``: how many control planes failed before this one."""
         self.started = False
+        self.application = ApplicationUser(lambda: keeper.config.sidecar)
         self._failures = failures
         self._succession = succession
         self._since = time.time()
@@ -145,7 +150,7 @@ class Control:
     def not_ready(self) -> str | None:
         if self._shutdown.requested.is_set():
             return "draining"
-        return None if self.started else "starting"
+        return self.application.not_ready() if self.started else "starting"
 
     def config(self) -> Config:
         return self._keeper.config

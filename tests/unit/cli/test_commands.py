@@ -11,7 +11,18 @@ from fastmesh import __version__
 from fastmesh.cli import admin_client, commands
 from fastmesh.cli.admin_client import AdminUnreachable, Answer
 
-NAMES = ("run", "validate", "schema", "demo", "reload", "drain", "healthcheck", "version", "completion")
+NAMES = (
+    "run",
+    "validate",
+    "schema",
+    "demo",
+    "reload",
+    "drain",
+    "healthcheck",
+    "sidecar",
+    "version",
+    "completion",
+)
 
 
 def invoke(*arguments):

@@ -59,6 +59,9 @@ def test_readiness_follows_the_stack():
         assert control.not_ready() == "starting"
         control.started = True
         assert control.not_ready() is None
+        control.application._complaint = "the application is us"
+        assert control.not_ready() == "the application is us"
+        control.application._complaint = None
         assert control.health() == {}
         control.start_drain()
         assert control.not_ready() == "draining"
