@@ -7,7 +7,7 @@ Times become whole milliseconds, where 0 means no limit and anything above it at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any
 
@@ -33,8 +33,10 @@ Spec = dict[str, Any]
 # Address, its canonical text, weight, priority, whether it drains
 Endpoints = tuple[tuple[Address, str, int, int, bool], ...]
 Targets = tuple[tuple[str, int], ...]  # service, weight
+Destination = tuple[bytes, int, int]  # IPv6 or mapped IPv4 address (zeros: any), port, number of a listener
 
 UNSET_MS = 0xFFFFFFFF
+WITHIN_NONE = 0xFFFFFFFF
 _UNLIMITED = 0xFFFFFFFF
 _RETRY_ON = {"connect-failure": 1, "reset": 2, "timeout": 4}
 _LONGEST_MS = 0x7FFFFFFF
@@ -42,7 +44,7 @@ _MOST_WEIGHT = 65535
 _MOST_PRIORITY = 127
 _POLICIES = {"round_robin": 0, "random": 1, "least_request": 2, "ring_hash": 3, "maglev": 4}
 _KEY_KINDS = {"source_ip": 0, "path": 1, "header": 2, "cookie": 3, "query": 4}
-_PROTOCOLS = {"http": 0, "tcp": 1}
+_PROTOCOLS = {"http": 0, "tcp": 1, "auto": 2}
 _FORWARD, _REDIRECT, _RESPOND = 0, 1, 2
 _FORWARDED_FOR, _FORWARDED_PROTO, _FORWARDED_HOST, _FORWARDED_REQUEST_ID = 1, 2, 4, 8
 
@@ -72,6 +74,15 @@ def resolve_endpoints(service: Service, resolved: Resolved) -> Endpoints:
                 drain and endpoint.drain,
             )
     return tuple((address, address.text, *rest) for address, rest in found.items())
+
+
+def resolved_differently(before: Mapping[str, Endpoints], now: Mapping[str, Endpoints]) -> tuple[str, ...]:
+    """A line for each service whose endpoints have changed without a change of the configuration."""
+    return tuple(
+        f"service {name}: its endpoints resolve to other addresses"
+        for name in now
+        if now[name] != before.get(name)
+    )
 
 
 def service_spec(service: Service, index: int, slots: list[tuple[int, int, int]]) -> Spec:
@@ -212,8 +223,12 @@ def listener_spec(
     index: int,
     service_index: Callable[[str], int],
     pair_index: Callable[[str], int],
+    within: int = WITHIN_NONE,
+    destinations: Sequence[Destination] = (),
 ) -> Spec:
-    """``pair_index`` numbers the statistics of (this listener, service); "" is for own answers."""
+    """``pair_index`` numbers the statistics of (this listener, service); "" is for own answers. ``within`` is
+    the number of the listener that this one is within, ``destinations`` whose its connections are, for one
+    that intercepts."""
     limits = config.limits
     forwarded = listener.forwarded
     return {
@@ -238,6 +253,10 @@ def listener_spec(
         "target_bytes": limits.target_bytes,
         "method_bytes": limits.method_bytes,
         "trusted": _trusted(config.trusted_proxies if listener.trusted is None else listener.trusted),
+        "intercepts": listener.intercept,
+        "draining": listener.drain and listener.within is not None,
+        "within": within,
+        "destinations": list(destinations),
         "routes": [_route_tuple(route, number) for number, route in enumerate(listener.routes)],
         "actions": [
             _action_spec(route, config.services, service_index, pair_index) for route in listener.routes

@@ -10,14 +10,16 @@ from functools import partial
 from msgspec import Struct
 
 from fastmesh._native.core.engine import Block, Engine
-from fastmesh.engine import overload
+from fastmesh.engine import interception, overload
 from fastmesh.engine.access import AccessWriter
 from fastmesh.engine.compile import (
+    WITHIN_NONE,
     Endpoints,
     Spec,
     listener_spec,
     milliseconds,
     resolve_endpoints,
+    resolved_differently,
     service_spec,
     services_of,
     weights,
@@ -33,6 +35,7 @@ from fastmesh.model.ceilings import Ceilings
 from fastmesh.model.stats import Stats
 from fastmesh.model.told import Told
 from fastmesh.registry.diff import changes as changes_between
+from fastmesh.registry.diff import same
 
 ADOPTION_PATIENCE = 5.0  # seconds; a worker's turn takes milliseconds
 LEAVING_IDLE_MS = 1000  # how long a client of a closed socket may think before its next request
@@ -104,6 +107,7 @@ class DataPlane:
         self._health_changes = 0
         self._watchdog = Watchdog(self._engine)
         self._ledger: dict[str, int] = {}
+        self._not_redirected = 0
 
     # ------------------------------------------------------------ configuration
 
@@ -158,42 +162,35 @@ class DataPlane:
 
     def _apply(self, config: Config, resolved: Resolved) -> ApplyResult:
         self._recycle()
+        config = interception.unjudged(config)
         endpoints = {name: resolve_endpoints(service, resolved) for name, service in config.services.items()}
-        if self._config == config and endpoints == self._endpoints:
+        if self._config is not None and same(self._config, config) and endpoints == self._endpoints:
             return ApplyResult(False, (), (), self._engine.generation)
         opened = self._open_missing(config)
         changes = changes_between(self._config, config) if self._config is not None else ()
         if not changes and self._config is not None:
-            changes = tuple(
-                f"service {name}: its endpoints resolve to other addresses"
-                for name in endpoints
-                if endpoints[name] != self._endpoints.get(name)
-            )
+            changes = resolved_differently(self._endpoints, endpoints)
         self._forget_checks(config)
         draining = frozenset(
             (name, text) for name, found in endpoints.items() for _, text, _, _, drain in found if drain
         )
         self._end_drains(endpoints, self._draining - draining)
         self._engine.set_log_format(config.log.format)
-        self._limit_memory(config)
+        overload.limit_memory(self._engine, self._ceilings, config.limits)
         generation = self._publish(config, endpoints)
         self._wait(lambda: self._engine.adopted() >= generation)
         self._retire_slots(endpoints, generation, draining - self._draining)
         self._draining = draining
         self._listening.update(opened)
         self._settle_sockets(config, opened)
+        if interception.closed_within(self._config, config):
+            self._begin_leaving()
         self._config = config
         self._endpoints = endpoints
         self._reader.view = self._make_view(config, endpoints)
         if self._past.forget():
             self._left_out = self._reader.left_out()  # which is no news
         return ApplyResult(True, tuple(changes), (), generation)
-
-    def _limit_memory(self, config: Config) -> None:
-        group = self._ceilings.group
-        self._engine.limit_memory(
-            config.limits.memory or self._ceilings.memory, group.limit if group is not None else 0
-        )
 
     def _forget_checks(self, config: Config) -> None:
         """A service that is not checked any more has no unhealthy endpoints."""
@@ -255,15 +252,16 @@ class DataPlane:
         self._services = {
             name: self._service_block(service, endpoints[name]) for name, service in config.services.items()
         }
+        for name in config.listeners:
+            self._number(self._listener_numbers, name, self._reader.rebase_listener)
         self._listeners = {
-            name: self._listener_block(listener, config) for name, listener in config.listeners.items()
+            name: self._listener_block(listener, config, endpoints)
+            for name, listener in config.listeners.items()
         }
-        services: list[Block | None] = [None] * self._service_numbers.size
-        for name, built in self._services.items():
-            services[self._service_numbers.of[name]] = built.block
-        listeners: list[Block | None] = [None] * self._listener_numbers.size
-        for name, built in self._listeners.items():
-            listeners[self._listener_numbers.of[name]] = built.block
+        services = self._service_numbers.in_order({key: one.block for key, one in self._services.items()})
+        listeners = self._listener_numbers.in_order(
+            {name: one.block for name, one in self._listeners.items()}
+        )
         return self._engine.publish(listeners, services)
 
     def _number(self, numbers: Numbers[str], name: str, rebase: Callable[[str, int], None]) -> int:
@@ -300,8 +298,10 @@ class DataPlane:
                 self._engine.slot_mark(slot.index, draining=True)
         return slot.index
 
-    def _listener_block(self, listener: Listener, config: Config) -> _Built:
-        index = self._number(self._listener_numbers, listener.name, self._reader.rebase_listener)
+    def _listener_block(
+        self, listener: Listener, config: Config, endpoints: Mapping[str, Endpoints]
+    ) -> _Built:
+        numbers = self._listener_numbers.of
 
         def pair_index(service: str) -> int:
             number, fresh = self._pair_numbers.give((listener.name, service))
@@ -309,7 +309,15 @@ class DataPlane:
                 self._reader.rebase_pair((listener.name, service), number)
             return number
 
-        spec: Spec = listener_spec(listener, config, index, self._service_numbers.of.__getitem__, pair_index)
+        spec: Spec = listener_spec(
+            listener,
+            config,
+            numbers[listener.name],
+            self._service_numbers.of.__getitem__,
+            pair_index,
+            WITHIN_NONE if listener.within is None else numbers[listener.within],
+            interception.destinations(listener, config, endpoints, numbers) if listener.intercept else (),
+        )
         built = self._listeners.get(listener.name)
         if built is not None and built.source == spec:
             return built
@@ -359,10 +367,13 @@ class DataPlane:
     def _close_sockets(self, texts: list[str]) -> None:
         self._let_go(texts, leave=False)
         if texts:
-            self._leaving = True
-            self._engine.close_idle(LEAVING_IDLE_MS, leaving=True)
+            self._begin_leaving()
         for text in texts:
             self._close(text, self._listening.pop(text))
+
+    def _begin_leaving(self) -> None:
+        self._leaving = True
+        self._engine.close_idle(LEAVING_IDLE_MS, leaving=True)
 
     def _close(self, text: str, listening: Listening) -> None:
         kept = listening.release()
@@ -403,8 +414,8 @@ class DataPlane:
         try:
             self._recycle()
             self._see_off()
-            used = overload.read(self._engine)
-            return (*self._endpoint_news(), *self._watchdog.news(), *self._overload_news.tell(used))
+            shortages = self._overload_news.tell(overload.read(self._engine))
+            return (*self._endpoint_news(), *self._refusals(), *self._watchdog.news(), *shortages)
         finally:
             self._changing.release()
 
@@ -439,6 +450,10 @@ class DataPlane:
         ]
         self._left_out = now
         return tuple(news)
+
+    def _refusals(self) -> tuple[str, ...]:
+        before, self._not_redirected = self._not_redirected, self._engine.error("not_redirected")
+        return interception.refused_news(before, self._not_redirected)
 
     # ------------------------------------------------------------ threads
 
@@ -574,17 +589,12 @@ class DataPlane:
         return self._reader.stats()
 
     def _make_view(self, config: Config, endpoints: dict[str, Endpoints]) -> View:
-        return View(
+        return View.of(
+            config,
             services=dict(self._service_numbers.of),
             listeners=dict(self._listener_numbers.of),
             pairs=dict(self._pair_numbers.of),
             endpoints=weights(endpoints, self._slots),
-            binds={
-                name: tuple(self._listening[bind.text].bound_text() for bind in one.binds if not one.drain)
-                for name, one in config.listeners.items()
-            },
-            draining_services=frozenset(one.name for one in config.services.values() if one.drain),
-            draining_listeners=frozenset(one.name for one in config.listeners.values() if one.drain),
-            protocols={name: one.protocol for name, one in config.listeners.items()},
+            binds={text: one.bound_text() for text, one in self._listening.items()},
             workers=self._workers,
         )

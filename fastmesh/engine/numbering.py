@@ -7,13 +7,14 @@ as its key is in the configuration, and used again for another key only after ev
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
-from socket import AF_INET, AF_INET6, AF_UNIX, inet_pton
+from collections.abc import Callable, Iterable, Mapping
+from socket import AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, inet_pton
 from typing import Generic, TypeVar
 
 from fastmesh.model import Address
 
 Key = TypeVar("Key")
+Thing = TypeVar("Thing")
 
 
 class Numbers(Generic[Key]):
@@ -50,9 +51,12 @@ class Numbers(Generic[Key]):
         self._free.extend(free)
         self._released = [number for number in self._released if number not in free]
 
-    @property
-    def size(self) -> int:
-        return self._next
+    def in_order(self, things: Mapping[Key, Thing]) -> list[Thing | None]:
+        """By number; None where a number is not in use."""
+        placed: list[Thing | None] = [None] * self._next
+        for key, thing in things.items():
+            placed[self.of[key]] = thing
+        return placed
 
 
 class Slot:
@@ -110,7 +114,9 @@ class Slots:
 
 
 def pack_address(address: Address) -> bytes:
-    """A `sockaddr` as connect(2) takes it."""
+    """A `sockaddr` as connect(2) takes it; one without an address for `original`."""
+    if address.kind == "original":
+        return struct.pack("=H", AF_UNSPEC)
     if address.kind == "unix":
         return struct.pack("=H", AF_UNIX) + address.path.encode() + b"\0"
     port = struct.pack("!H", address.port)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from fastmesh._native.core.engine import Engine
+from fastmesh.model import Limits
 from fastmesh.model.ceilings import Ceilings
 from fastmesh.model.stats import OverloadStats, Resource, ResourceStats
 from fastmesh.units import format_size
@@ -47,6 +48,11 @@ class MemoryFiles:
         for descriptor in self._open:
             os.close(descriptor)
         self._open.clear()
+
+
+def limit_memory(engine: Engine, ceilings: Ceilings, limits: Limits) -> None:
+    group = ceilings.group
+    engine.limit_memory(limits.memory or ceilings.memory, group.limit if group is not None else 0)
 
 
 def read(engine: Engine) -> OverloadStats:

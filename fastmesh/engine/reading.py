@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from array import array
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 
 from fastmesh._native.core.engine import Engine, error_text
 from fastmesh.engine import overload
+from fastmesh.model import Config
 from fastmesh.model.histogram import HDR_COUNTS
 from fastmesh.model.stats import (
     EndpointState,
@@ -53,9 +55,27 @@ class View(Struct, frozen=True):
     endpoints: tuple[tuple[str, str, int, int], ...] = ()  # service, address, slot, weight
     binds: dict[str, tuple[str, ...]] = {}
     protocols: dict[str, Literal["http", "tcp", "auto"]] = {}
+    intercepting: frozenset[str] = frozenset()
+    within: dict[str, str] = {}
     draining_services: frozenset[str] = frozenset()
     draining_listeners: frozenset[str] = frozenset()
     workers: int = 0
+
+    @classmethod
+    def of(cls, config: Config, *, binds: Mapping[str, str], **numbers: Any) -> View:
+        """``binds``: as really bound, by the text of the bind; ``numbers`` are fields of the view."""
+        listeners = config.listeners.values()
+        return cls(
+            binds={
+                one.name: tuple(binds[bind.text] for bind in one.binds if not one.drain) for one in listeners
+            },
+            protocols={one.name: one.protocol for one in listeners},
+            intercepting=frozenset(one.name for one in listeners if one.intercept),
+            within={one.name: one.within for one in listeners if one.within is not None},
+            draining_services=frozenset(one.name for one in config.services.values() if one.drain),
+            draining_listeners=frozenset(one.name for one in listeners if one.drain),
+            **numbers,
+        )
 
 
 def _subtract(counts: bytes, base: bytes) -> bytes:
@@ -234,6 +254,8 @@ class Reader:
                     bytes_received=received - base[1],
                     bytes_sent=sent - base[2],
                     draining=name in view.draining_listeners,
+                    intercept=name in view.intercepting,
+                    within=view.within.get(name),
                 )
             )
         return tuple(listeners)

@@ -103,7 +103,7 @@ def targets(config: Config, resolved: Resolved) -> dict[str, dict[str, Address]]
             if endpoint.address.is_name:
                 for place in resolved.get(endpoint.address.text, ()):
                     addresses[place.address.text] = place.address
-            else:
+            elif endpoint.address.kind != "original":  # that is many places
                 addresses[endpoint.address.text] = endpoint.address
     return found
 

@@ -78,7 +78,7 @@ class EndpointStats(Struct, frozen=True):
 
 class ListenerStats(Struct, frozen=True):
     """Client connections and bytes of one listener; `binds` are the addresses as really bound: none while it
-    drains."""
+    drains. `intercept` and `within` are as in its configuration: a connection counts where it is served."""
 
     listener: str
     binds: tuple[str, ...]
@@ -88,6 +88,8 @@ class ListenerStats(Struct, frozen=True):
     bytes_received: int
     bytes_sent: int
     draining: bool = False
+    intercept: bool = False
+    within: str | None = None
 
 
 class WorkerStats(Struct, frozen=True):

@@ -11,14 +11,22 @@ from fastmesh.model import Config, Endpoint, Forward, Listener, Redirect, Route,
 MAX_LINES = 100
 
 
+def same(old: Config, new: Config) -> bool:
+    """Equal, and the listeners in the same order: of two for the same intercepted connections the first one
+    has them."""
+    return old == new and list(old.listeners) == list(new.listeners)
+
+
 def changes(old: Config, new: Config) -> tuple[str, ...]:
     """One line for each change, such as `service user: endpoint 10.0.0.3:80 added`; empty for equal ones.
 
     Secrets are not shown. Past 100 lines the last one counts the rest.
     """
-    if old == new:
+    if same(old, new):
         return ()
     lines = [*_settings(old, new), *_listeners(old, new), *_services(old, new)]
+    if not lines and list(old.listeners) != list(new.listeners):
+        lines.append("listeners are in another order")
     secrets = {*old.secrets.texts, *new.secrets.texts}
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) > 3:

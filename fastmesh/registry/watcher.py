@@ -19,6 +19,7 @@ from msgspec import Struct
 from fastmesh.config.loader import Loaded, load
 from fastmesh.errors import ConfigError, FastmeshError, Problem
 from fastmesh.registry import inotify, points
+from fastmesh.registry.diff import same
 from fastmesh.registry.inotify import Inotify
 
 log = logging.getLogger("fastmesh.registry")
@@ -244,7 +245,7 @@ class ConfigWatcher:
             self.last = Reload("refused", outcome.problems)
             await handle(outcome)
             return self.last
-        if outcome.config == self.current.config and self.last.result != "refused":
+        if same(outcome.config, self.current.config) and self.last.result != "refused":
             self.current = outcome
             return Reload("unchanged", outcome.warnings)
         try:

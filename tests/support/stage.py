@@ -372,7 +372,8 @@ class Stage:
                 one.close()
             self.until(
                 lambda: (
-                    self.worker.ledger()["busy"] == 0 and not self.of_kind("client") + self.of_kind("relay")
+                    self.worker.ledger()["busy"] == 0
+                    and not self.of_kind("client") + self.of_kind("relay") + self.of_kind("undecided")
                 ),
                 "the clients' connections to be closed",
             )

@@ -12,6 +12,7 @@ from msgspec import UNSET
 
 from fastmesh.engine.compile import (
     UNSET_MS,
+    WITHIN_NONE,
     listener_spec,
     milliseconds,
     resolve_endpoints,
@@ -256,6 +257,10 @@ def test_a_listener() -> None:
         "target_bytes": 300,
         "method_bytes": 9,
         "trusted": [],
+        "intercepts": False,
+        "draining": False,
+        "within": WITHIN_NONE,
+        "destinations": [],
         "routes": [],
         "actions": [],
     }

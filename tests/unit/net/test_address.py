@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from fastmesh._native.net import _t_destination
 from fastmesh._native.net import _t_net as net
 from fastmesh.engine.numbering import pack_address
 from fastmesh.model import Address
@@ -130,3 +131,22 @@ def test_the_own_side_is_asked_of_the_kernel() -> None:
         with client, accepted:
             family, raw, port = net.local_of(accepted.fileno())
             assert (family, raw[:4], port) == (4, b"\x7f\0\0\1", server.getsockname()[1])
+
+
+@given(st.one_of(ipv6, st.ip_addresses(v=4)), st.integers(0, 65535))
+def test_an_address_leads_back(ip: Ip, port: int) -> None:
+    again, text = _t_destination.there_and_back(packed(ip, port), 0)
+    assert again == packed(plain(ip), port)
+    host = str(plain(ip)) if plain(ip).version == 4 else f"[{plain(ip)}]"
+    assert text.rpartition(":")[2] == str(port)
+    assert ipaddress.ip_address(text.rpartition(":")[0].strip("[]")) == plain(ip)
+    assert text.startswith("[") == host.startswith("[")
+
+
+def test_a_link_local_address_keeps_its_interface() -> None:
+    again, _ = _t_destination.there_and_back(packed(ipaddress.ip_address("fe80::1")), 7)
+    assert struct.unpack("=I", again[24:28]) == (7,)
+
+
+def test_a_unix_address_leads_nowhere() -> None:
+    assert _t_destination.there_and_back(pack_address(Address("unix", path="/x")), 0)[0] == b""

@@ -21,6 +21,7 @@ cdef extern from "../base/fm_errors.h" nogil:
         FM_E_CLIENT_ABORTED
         FM_E_CLIENT_IDLE
         FM_E_PROXY_HEADER
+        FM_E_NOT_REDIRECTED
         FM_E_NO_ROUTE
         FM_E_NO_ENDPOINT
         FM_E_TOO_MANY_CONNECTIONS

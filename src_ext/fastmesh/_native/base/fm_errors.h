@@ -23,6 +23,7 @@
     X(FM_E_CLIENT_ABORTED, 14, 'C', 0, 499, "client_aborted", "The client closed the connection.")                            \
     X(FM_E_CLIENT_IDLE, 15, 'C', 0, 408, "client_idle", "The client was silent for too long.")                                \
     X(FM_E_PROXY_HEADER, 16, 'C', 0, 400, "bad_proxy_header", "The PROXY protocol header is malformed or missing.")           \
+    X(FM_E_NOT_REDIRECTED, 17, 'C', 0, 400, "not_redirected", "The connection was made to the proxy itself.")               \
     X(FM_E_NO_ROUTE, 20, 'O', 0, 404, "no_route", "No route matches this request.")                                           \
     X(FM_E_NO_ENDPOINT, 21, 'O', 0, 503, "no_endpoint", "The service has no usable endpoint.")                                \
     X(FM_E_TOO_MANY_CONNECTIONS, 22, 'O', 0, 503, "too_many_connections", "Too many connections.")                            \

@@ -34,6 +34,7 @@ cdef enum:
     SHED_POOLED = 64  # idle connections to endpoints, closed by one look
     TRIM_MS = 1000
 
+    UNDECIDED_GRACE_MS = 100  # for a first byte of HTTP, when there is no endpoint to wait with
     RETRIES_LEAST = 3  # in flight, whatever the budget
     RETRY_WAIT_MS = 250  # for the budget, while another endpoint is left; and RETRY_WAIT_TIMES the usual time
     RETRY_WAIT_TIMES = 4

@@ -43,7 +43,7 @@ from fastmesh._native.sys.count cimport fm_count_begin, fm_count_end
 from fastmesh._native.sys.os cimport EFD_CLOEXEC, EFD_NONBLOCK, close, epoll_create1, eventfd, read, write
 
 cdef enum: CLOEXEC = 0o2000000
-_KINDS = ("free", "listener", "client", "upstream", "relay", "mailbox")
+_KINDS = ("free", "listener", "client", "upstream", "relay", "mailbox", "undecided")
 _STATES = ("proxy_header", "head", "exchange", "linger", "connecting", "active", "idle", "relay_connecting",
            "relay_open", "closed")
 

@@ -12,6 +12,7 @@ from fastmesh._native.base.limits cimport TRIED_MAX
 from fastmesh._native.base.slot_t cimport slot_t
 from fastmesh._native.lb.lb cimport lb_del, lb_new
 from fastmesh._native.lb.lb_t cimport LB_MAGLEV, LB_RING_HASH, lb_options_t
+from fastmesh._native.net.destination cimport destinations_begin, destinations_put
 from fastmesh._native.net.snap_t cimport (
     UNLIMITED,
     action_t,
@@ -211,6 +212,19 @@ cdef int listener_fill_trusted(listener_block_t *block, list ranges) except -1:
     return 0
 
 
+cdef int listener_fill_destinations(listener_block_t *block, list destinations) except -1:
+    """``destinations``: (16 bytes of an IPv6 or mapped IPv4 address, or of zeros for any; port; number of the listener), the
+    one that wins first."""
+    cdef uint32_t order
+    cdef const char *address
+    if destinations and not destinations_begin(block, <uint32_t> len(destinations)):
+        raise MemoryError
+    for order, (packed, port, listener_index) in enumerate(destinations):
+        address = <bytes> packed
+        destinations_put(block, <const uint8_t *> address, port, order, listener_index)
+    return 0
+
+
 cdef listener_block_t *listener_new(dict spec, unsigned int workers) except NULL:
     """A listener's block; raises MemoryError or ValueError, and leaves nothing behind."""
     cdef listener_block_t *block = <listener_block_t *> zeroed(1, sizeof(listener_block_t))
@@ -239,6 +253,10 @@ cdef listener_block_t *listener_new(dict spec, unsigned int workers) except NULL
             action_fill(&block.actions[i], actions[i])
         listener_fill_trusted(block, spec["trusted"])
         block.routes = route_table_new(spec["routes"])
+        block.intercepts = spec["intercepts"]
+        block.draining = spec["draining"]
+        block.within = spec["within"]
+        listener_fill_destinations(block, spec["destinations"])
     except BaseException:
         listener_free(block)
         raise
@@ -255,6 +273,7 @@ cdef void listener_free(listener_block_t *block) noexcept nogil:
             free(block.actions[i].targets)
     free(block.actions)
     free(block.trusted)
+    free(block.destinations)
     free(block.name.ptr)
     free(block.refs)
     if block.routes != NULL:

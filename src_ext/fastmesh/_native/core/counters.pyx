@@ -249,6 +249,16 @@ cdef class Counters:
             counts[name] = total
         return counts
 
+    def error(self, str name):
+        """How often the errors of one public code happened."""
+        cdef uint32_t i, error
+        total = 0
+        for error in range(FM_ERROR_LIMIT):
+            if fm_error_info[error].public_name != NULL and (<bytes> fm_error_info[error].public_name).decode() == name:
+                for i in range(self.worker_count):
+                    total += fm_load_relaxed_u64(&self.workers[i].errors[error])
+        return total
+
     def worker(self, uint32_t index):
         """(connections, exchanges, turns, longest turn in µs, generation, ledger)"""
         cdef worker_t *w = self.workers[index]

@@ -11,6 +11,7 @@ from fastmesh._native.net.conn cimport conn_close, conn_has_unsent, conn_new
 from fastmesh._native.net.pool cimport pool_close_all, upstream_close
 from fastmesh._native.net.snap_t cimport block_drop, block_take, listener_block_t
 from fastmesh._native.net.stats cimport listener_stats
+from fastmesh._native.net.within cimport within_forget, within_settle
 from fastmesh._native.net.worker_t cimport (
     C_HEAD,
     C_PROXY_HEADER,
@@ -21,7 +22,9 @@ from fastmesh._native.net.worker_t cimport (
     CONN_LISTENER,
     CONN_MAILBOX,
     CONN_RELAY,
+    CONN_UNDECIDED,
     CONN_UPSTREAM,
+    F_CLIENT_SIDE,
     F_READABLE,
     TABLE_LEAF,
     TABLE_ROOT,
@@ -37,6 +40,7 @@ from fastmesh._native.proxy.answer cimport client_close, client_linger, exchange
 from fastmesh._native.proxy.events cimport client_event
 from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.proxy.relay cimport relay_end
+from fastmesh._native.proxy.undecided cimport undecided_part
 from fastmesh._native.sys.atomics cimport (
     fm_bump_u64,
     fm_cas_ptr,
@@ -114,6 +118,7 @@ cdef inline void socket_open(worker_t *w, const command_t *command) noexcept nog
     w.sockets = s
     c.listen_shared = command.flags & COMMAND_FLAG_SHARED != 0
     listener_watch(w, c)
+    within_settle(w, w.snap)
 
 
 cdef inline void socket_move(worker_t *w, const command_t *command) noexcept nogil:
@@ -135,6 +140,7 @@ cdef inline void socket_move(worker_t *w, const command_t *command) noexcept nog
     if stats != NULL:
         fm_bump_u64(&stats.connections_active, s.connections)
     s.listener_index = command.listener_index
+    within_settle(w, w.snap)
 
 
 cdef inline void socket_unwatch(worker_t *w, socket_t *s) noexcept nogil:
@@ -160,12 +166,14 @@ cdef inline void socket_close(worker_t *w, const command_t *command) noexcept no
         epoll_ctl(w.epoll_fd, EPOLL_CTL_DEL, s.conn.fd, NULL)
         if not s.conn.listen_shared:
             socket_unwatch(w, s)
+            within_settle(w, w.snap)
             return
     s.conn.flags |= F_READABLE
     for _round in range(LAST_ACCEPTS):
         if s.conn.flags & F_READABLE:
             listener_accept(w, s.conn)
     socket_unwatch(w, s)
+    within_settle(w, w.snap)
 
 
 cdef inline void sockets_sweep(worker_t *w) noexcept nogil:
@@ -176,6 +184,7 @@ cdef inline void sockets_sweep(worker_t *w) noexcept nogil:
         s = link[0]
         if s.conn == NULL and s.connections == 0:
             link[0] = s.next
+            within_forget(w, s)
             block_drop(s.block.refs, w.index)
             free(s)
         else:
@@ -187,6 +196,7 @@ cdef inline void sockets_free(worker_t *w) noexcept nogil:
     while w.sockets != NULL:
         s = w.sockets
         w.sockets = s.next
+        within_forget(w, s)
         block_drop(s.block.refs, w.index)
         free(s)
 
@@ -210,6 +220,12 @@ cdef inline void close_idle_client(worker_t *w, conn_t *c) noexcept nogil:
         client_linger(w, c)
 
 
+cdef inline void close_undecided_client(worker_t *w, conn_t *c, uint32_t least_idle_ms) noexcept nogil:
+    """Nobody has said anything since it came."""
+    if <uint32_t> w.now_ms - c.idle_since_ms >= least_idle_ms:
+        undecided_part(w, c)
+
+
 cdef inline void close_idle_clients(worker_t *w, const command_t *command) noexcept nogil:
     cdef uint32_t i, j
     cdef uint64_t left = 0
@@ -217,13 +233,15 @@ cdef inline void close_idle_clients(worker_t *w, const command_t *command) noexc
     for i in range(w.conn_leaf_count):
         for j in range(CONN_LEAF):
             c = &w.conn_leaves[i][j]
-            if c.kind != CONN_CLIENT or c.state == CONN_CLOSED:
+            if c.state == CONN_CLOSED or (c.kind != CONN_CLIENT and (c.kind != CONN_UNDECIDED or not c.flags & F_CLIENT_SIDE)):
                 continue
             if command.flags & COMMAND_FLAG_LEAVING and not c.socket.draining:
                 continue
-            if client_is_idle(c) and <uint32_t> w.now_ms - c.idle_since_ms >= command.least_idle_ms:
+            if c.kind == CONN_UNDECIDED:
+                close_undecided_client(w, c, command.least_idle_ms)
+            elif client_is_idle(c) and <uint32_t> w.now_ms - c.idle_since_ms >= command.least_idle_ms:
                 close_idle_client(w, c)
-            left += c.kind == CONN_CLIENT and c.state != CONN_CLOSED
+            left += (c.kind == CONN_CLIENT or c.kind == CONN_UNDECIDED) and c.state != CONN_CLOSED
     fm_store_relaxed_u64(&w.clients_left, left)
 
 
@@ -247,7 +265,7 @@ cdef inline void close_for_stop(worker_t *w, conn_t *c) noexcept nogil:
     elif c.kind == CONN_MAILBOX:
         c.fd = -1  # the engine's
         conn_close(w, c)
-    elif x != NULL and c.kind == CONN_RELAY:
+    elif x != NULL and (c.kind == CONN_RELAY or c.kind == CONN_UNDECIDED):
         relay_end(w, x, FM_E_DRAINING)
     elif x != NULL and x.waits and x.attempts == 0:
         exchange_fail(w, x, FM_E_DRAINING)  # nothing of it was sent: it can be told so

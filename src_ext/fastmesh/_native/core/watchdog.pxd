@@ -106,7 +106,7 @@ cdef extern from *:
     """
     static const char *const fm_phase_names[] = {"between two turns", "events", "adopting a configuration",
         "ready connections", "timers", "requests that wait", "letters", "freeing connections"};
-    static const char *const fm_kind_names[] = {"none", "listener", "client", "upstream", "relay", "mailbox"};
+    static const char *const fm_kind_names[] = {"none", "listener", "client", "upstream", "relay", "mailbox", "undecided"};
     static const char *const fm_state_names[] = {"PROXY header", "head", "exchange", "linger", "connecting", "active",
         "idle", "connecting", "open", "closed"};
     """

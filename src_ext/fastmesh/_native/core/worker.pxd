@@ -36,6 +36,7 @@ from fastmesh._native.net.turn_t cimport (
     TURN_TIMERS,
     TURN_WAITING,
 )
+from fastmesh._native.net.within cimport within_settle
 from fastmesh._native.net.worker_t cimport (
     CONN_CLOSED,
     CONN_FREE,
@@ -118,7 +119,7 @@ cdef inline void adopt_sockets(worker_t *w, snap_t *snap) noexcept nogil:
     cdef listener_block_t *block
     while s != NULL:
         block = NULL
-        if s.conn != NULL and s.listener_index < snap.listener_count:
+        if (s.conn != NULL or s.is_within) and s.listener_index < snap.listener_count:
             block = snap.listeners[s.listener_index]
         if block != NULL and block != s.block:
             block_take(block.refs, w.index)
@@ -159,6 +160,7 @@ cdef inline void worker_adopt(worker_t *w) noexcept nogil:
         return
     turn_phase(w, TURN_ADOPT)
     adopt_sockets(w, snap)
+    within_settle(w, snap)
     adopt_services(w, snap)
     sockets_sweep(w)
     w.snap = snap

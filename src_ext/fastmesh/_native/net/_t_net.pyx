@@ -421,9 +421,11 @@ cdef class Net:
         """A name, or the error's number."""
         cdef int32_t error = 0
         cdef conn_t *u
+        cdef conn_t nobody
+        memset(&nobody, 0, sizeof(nobody))
         self.slot.sockaddr_len = <uint16_t> len(address)
         memcpy(self.slot.sockaddr_bytes, <const char *> address, len(address))
-        u = upstream_open(self.w, self.ep, CONN_UPSTREAM, 4, &error)
+        u = upstream_open(self.w, self.ep, &nobody, CONN_UPSTREAM, 4, &error)
         return -error if u == NULL else (<uint64_t> u.generation << 32) | u.index
 
     @property

@@ -1,7 +1,8 @@
 """Addresses of connections: from what the kernel says to what headers and rules need. No allocation."""
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memset
 
+from fastmesh._native.base.put cimport put_decimal
 from fastmesh._native.net.snap_t cimport range_t
 from fastmesh._native.net.worker_t cimport address_t, conn_t
 from fastmesh._native.sys.os cimport (
@@ -9,6 +10,7 @@ from fastmesh._native.sys.os cimport (
     AF_INET6,
     AF_UNIX,
     getsockname,
+    htons,
     ntohs,
     sockaddr,
     sockaddr_in,
@@ -22,6 +24,9 @@ cdef extern from "<arpa/inet.h>" nogil:
 
 cdef extern from "<string.h>" nogil:
     size_t strlen(const char *text)
+
+
+cdef enum: IP_TEXT_BYTES = 47  # INET6_ADDRSTRLEN, and the place for a zone
 
 
 cdef inline bint is_mapped_v4(const uint8_t *ip) noexcept nogil:
@@ -60,6 +65,26 @@ cdef inline void address_of_sockaddr(address_t *address, const sockaddr_storage 
         address.family = 1
 
 
+cdef inline socklen_t sockaddr_of_address(sockaddr_storage *out, const address_t *address, uint32_t scope) noexcept nogil:
+    """The way back: how many bytes connect(2) takes; 0 for what is no IP address. ``scope``: the interface of a link-local
+    one."""
+    cdef sockaddr_in *v4 = <sockaddr_in *> out
+    cdef sockaddr_in6 *v6 = <sockaddr_in6 *> out
+    memset(out, 0, sizeof(sockaddr_storage))
+    if address.family == 4:
+        v4.sin_family = AF_INET
+        v4.sin_port = htons(address.port)
+        memcpy(&v4.sin_addr, address.ip, 4)
+        return sizeof(sockaddr_in)
+    if address.family == 6:
+        v6.sin6_family = AF_INET6
+        v6.sin6_port = htons(address.port)
+        v6.sin6_scope_id = scope
+        memcpy(&v6.sin6_addr, address.ip, 16)
+        return sizeof(sockaddr_in6)
+    return 0
+
+
 cdef inline uint8_t put_octet(char *out, uint8_t value) noexcept nogil:
     cdef uint8_t n = 0
     if value >= 100:
@@ -72,21 +97,39 @@ cdef inline uint8_t put_octet(char *out, uint8_t value) noexcept nogil:
     return n + 1
 
 
-cdef inline void conn_set_peer_text(conn_t *c) noexcept nogil:
-    """Writes ``client_ip`` from ``peer_address``; empty for a Unix peer."""
+cdef inline uint8_t put_ip(char *out, const address_t *address) noexcept nogil:
+    """Writes the IP address, up to IP_TEXT_BYTES; 0 bytes for a Unix peer."""
     cdef uint8_t n = 0
     cdef uint32_t i
-    c.client_ip_len = 0
-    if c.peer_address.family == 4:
+    if address.family == 4:
         for i in range(4):
-            n += put_octet(&c.client_ip[n], c.peer_address.ip[i])
+            n += put_octet(&out[n], address.ip[i])
             if i < 3:
-                c.client_ip[n] = c'.'
+                out[n] = c'.'
                 n += 1
-        c.client_ip_len = n
-    elif c.peer_address.family == 6:
-        if inet_ntop(AF_INET6, &c.peer_address.ip[0], &c.client_ip[0], sizeof(c.client_ip)) != NULL:
-            c.client_ip_len = <uint8_t> strlen(&c.client_ip[0])
+    elif address.family == 6:
+        if inet_ntop(AF_INET6, &address.ip[0], out, IP_TEXT_BYTES) != NULL:
+            n = <uint8_t> strlen(out)
+    return n
+
+
+cdef inline uint8_t put_endpoint(char *out, const address_t *address) noexcept nogil:
+    """Writes `ip:port` or `[ip]:port`, up to IP_TEXT_BYTES + 8."""
+    cdef uint8_t n = 0
+    if address.family == 6:
+        out[0] = c'['
+        n = 1
+    n += put_ip(out + n, address)
+    if address.family == 6:
+        out[n] = c']'
+        n += 1
+    out[n] = c':'
+    return <uint8_t> (put_decimal(<uint8_t *> out + n + 1, address.port) - <uint8_t *> out)
+
+
+cdef inline void conn_set_peer_text(conn_t *c) noexcept nogil:
+    """Writes ``client_ip`` from ``peer_address``; empty for a Unix peer."""
+    c.client_ip_len = put_ip(&c.client_ip[0], &c.peer_address)
 
 
 cdef inline void conn_learn_local(conn_t *c) noexcept nogil:

@@ -179,14 +179,24 @@ cdef inline void conn_close(worker_t *w, conn_t *c) noexcept nogil:
     w.deferred = c
 
 
-cdef inline void conn_reset(worker_t *w, conn_t *c) noexcept nogil:
-    """Closes with RST, so that the peer cannot take what it has for the whole."""
+cdef inline void fd_reset_on_close(int fd) noexcept nogil:
     cdef linger option
-    if c.state == CONN_CLOSED:
-        return
     option.l_onoff = 1
     option.l_linger = 0
-    setsockopt(c.fd, SOL_SOCKET, SO_LINGER, &option, sizeof(option))
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &option, sizeof(option))
+
+
+cdef inline void fd_reset(int fd) noexcept nogil:
+    """Closes what has no record with RST."""
+    fd_reset_on_close(fd)
+    close(fd)
+
+
+cdef inline void conn_reset(worker_t *w, conn_t *c) noexcept nogil:
+    """Closes with RST, so that the peer cannot take what it has for the whole."""
+    if c.state == CONN_CLOSED:
+        return
+    fd_reset_on_close(c.fd)
     conn_close(w, c)
 
 

@@ -7,7 +7,13 @@ idle connections before any pick of the same turn. How long an endpoint keeps id
 """
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 
-from fastmesh._native.base.errors cimport FM_E_CONNECT_REFUSED, FM_E_CONNECT_TIMEOUT, FM_E_NO_MEMORY, FM_E_OVERLOADED
+from fastmesh._native.base.errors cimport (
+    FM_E_CONNECT_REFUSED,
+    FM_E_CONNECT_TIMEOUT,
+    FM_E_NO_ENDPOINT,
+    FM_E_NO_MEMORY,
+    FM_E_OVERLOADED,
+)
 from fastmesh._native.base.hash cimport hash_mix
 from fastmesh._native.base.limits cimport (
     IDLE_LIMIT_VALID_MS,
@@ -18,6 +24,7 @@ from fastmesh._native.base.limits cimport (
     UNACKNOWLEDGED_MS,
 )
 from fastmesh._native.base.slot_t cimport slot_t
+from fastmesh._native.net.address cimport sockaddr_of_address
 from fastmesh._native.net.conn cimport conn_close, conn_new, conn_register, conn_reset, conn_timer
 from fastmesh._native.net.overload cimport descriptors_are_out, overload_no_descriptor
 from fastmesh._native.net.snap_t cimport UNLIMITED, service_t
@@ -50,6 +57,7 @@ from fastmesh._native.sys.atomics cimport (
 )
 from fastmesh._native.sys.os cimport (
     AF_UNIX,
+    AF_UNSPEC,
     EADDRNOTAVAIL,
     EAGAIN,
     EINPROGRESS,
@@ -69,7 +77,9 @@ from fastmesh._native.sys.os cimport (
     errno,
     setsockopt,
     sockaddr,
+    sockaddr_storage,
     socket,
+    socklen_t,
 )
 
 
@@ -103,22 +113,36 @@ cdef inline int upstream_socket(worker_t *w, int family, int32_t *error) noexcep
     return -1
 
 
-cdef inline conn_t *upstream_open(worker_t *w, endpoint_t *ep, uint8_t kind, uint8_t state, int32_t *error) noexcept nogil:
+cdef inline bint slot_is_original(const slot_t *slot) noexcept nogil:
+    """Whether the endpoint is wherever each client was going: many places, of which none speaks for another."""
+    return (<const sockaddr *> &slot.sockaddr_bytes[0]).sa_family == AF_UNSPEC
+
+
+cdef inline conn_t *upstream_open(worker_t *w, endpoint_t *ep, const conn_t *client, uint8_t kind, uint8_t state, int32_t *error) noexcept nogil:
     """A connection under way to the endpoint, registered, in ``state``; or NULL and ``error`` (FM_E_…, positive)."""
     cdef slot_t *slot = ep.slot
-    cdef sockaddr *address = <sockaddr *> &slot.sockaddr_bytes[0]
+    cdef const sockaddr *address = <const sockaddr *> &slot.sockaddr_bytes[0]
+    cdef socklen_t address_len = slot.sockaddr_len
+    cdef sockaddr_storage original
     cdef int one = 1
     cdef unsigned int unacknowledged_ms = UNACKNOWLEDGED_MS
     cdef conn_t *u
     cdef service_stats_t *stats
-    cdef int fd = upstream_socket(w, address.sa_family, error)
+    cdef int fd
+    if fm_unlikely(slot_is_original(slot)):
+        address = <const sockaddr *> &original
+        address_len = sockaddr_of_address(&original, &client.local_address, client.local_scope) if client.intercepted else 0
+        if address_len == 0:
+            error[0] = FM_E_NO_ENDPOINT
+            return NULL
+    fd = upstream_socket(w, address.sa_family, error)
     if fd < 0:
         return NULL
     if address.sa_family != AF_UNIX:
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
         # A host that has gone without a word is noticed before the time for a response is over
         setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms, sizeof(unacknowledged_ms))
-    if connect(fd, address, slot.sockaddr_len) != 0 and errno != EINPROGRESS:
+    if connect(fd, address, address_len) != 0 and errno != EINPROGRESS:
         # A Unix socket whose backlog is full says EAGAIN: nothing is under way then
         error[0] = connect_error(errno)
         close(fd)

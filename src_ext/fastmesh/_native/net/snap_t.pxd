@@ -21,6 +21,8 @@ cdef enum:
 
 cdef enum: UNLIMITED = 0xFFFFFFFF
 
+cdef enum: WITHIN_NONE = 0xFFFFFFFF
+
 cdef enum retry_on_t:
     RETRY_ON_CONNECT = 1  # no connection: nothing was sent
     RETRY_ON_RESET = 2  # it broke, ended or made no sense before the response's head was whole
@@ -41,6 +43,7 @@ cdef enum hash_key_kind_t:
 cdef enum protocol_t:
     PROTOCOL_HTTP = 0
     PROTOCOL_TCP = 1
+    PROTOCOL_AUTO = 2  # whoever speaks first decides
 
 cdef enum forwarded_bits_t:
     FORWARDED_FOR = 1
@@ -126,6 +129,13 @@ ctypedef struct range_t:
     uint8_t address[16]
     uint32_t prefix_bits
 
+ctypedef struct destination_t:
+    # Which listener within another a connection to this place belongs to
+    uint8_t ip[16]  # IPv4 as ::ffff:a.b.c.d; all zero: any address
+    uint16_t port  # host order; 0: this place of the table is empty
+    uint32_t order  # of the listener in the configuration: the lower one wins
+    uint32_t listener_index
+
 ctypedef struct listener_block_t:
     block_ref_t *refs  # owns
     uint32_t index
@@ -145,6 +155,12 @@ ctypedef struct listener_block_t:
     action_t *actions  # owns
     uint32_t trusted_count
     range_t *trusted  # owns
+    # interception
+    uint8_t intercepts  # its connections were redirected, and the kernel knows where they were going
+    uint8_t draining  # of a listener within another: it takes no new connections, and answers carry Connection: close
+    uint32_t within  # number of the listener that it takes its connections from; WITHIN_NONE
+    uint32_t destination_mask  # places in the table, a power of two, less one
+    destination_t *destinations  # owns; NULL: none
 
 ctypedef struct snap_t:
     uint64_t generation

@@ -38,6 +38,7 @@ cdef enum conn_kind_t:
     CONN_UPSTREAM = 3  # HTTP, to an endpoint
     CONN_RELAY = 4  # either side of a TCP relay or of a tunnel
     CONN_MAILBOX = 5
+    CONN_UNDECIDED = 6  # either side of what will be HTTP or a relay: nobody has spoken yet
 
 cdef enum conn_state_t:
     # clients
@@ -101,12 +102,14 @@ ctypedef struct conn_t:
     uint32_t scan  # resume hint of the head parser
     uint16_t served  # requests on this connection, saturating
     uint8_t listen_shared  # listening sockets: one descriptor for all workers
+    uint8_t intercepted  # client: it was redirected; `local_address` is where it was going
     pipe_t *pipe  # owns while bytes are in it: spliced, on their way to this connection
     uint64_t passed  # relay: bytes read from this side
     # clients, relays' client side, listening sockets
     socket_t *socket  # borrows
     address_t peer_address
     address_t local_address
+    uint32_t local_scope  # of `local_address` of an intercepted client, if it is link-local
     uint8_t client_ip_len
     char client_ip[47]
     uint32_t idle_since_ms  # in the pool; a client: since the accept or its last answer, its head has begun, or it lingers
@@ -117,7 +120,7 @@ ctypedef struct conn_t:
     uint64_t window_bytes  # sent or taken when the window began
     uint64_t taken_bytes  # when the kernel was last asked
     # upstreams
-    endpoint_t *endpoint  # borrows; counted in its `connections`
+    endpoint_t *endpoint  # borrows; counted in its `connections`. A client: where its first request goes if it can, or NULL
     uint32_t since_ms  # opened, in worker-clock milliseconds
     conn_t *idle_next
     conn_t *idle_prev
@@ -144,7 +147,7 @@ ctypedef struct endpoint_t:
     uint64_t *latency  # small histogram
 
 ctypedef struct socket_t:
-    # A listening socket on one worker
+    # A listening socket on one worker; or, without a descriptor, what stands for one to clients of a listener within another
     # owner worker only
     socket_t *next
     uint32_t listener_index
@@ -153,6 +156,7 @@ ctypedef struct socket_t:
     uint32_t connections
     uint8_t draining  # answers carry Connection: close
     uint64_t identity  # given by the control thread
+    uint8_t is_within  # it has no descriptor; `listener_stats_t.within` is it
 
 # Statistics by number begin with how many tunnels will still count there: until then, the number is not given again.
 
@@ -193,6 +197,7 @@ ctypedef struct listener_stats_t:
     uint64_t connections_total
     uint64_t bytes_received
     uint64_t bytes_sent
+    socket_t *within  # owner worker only: the socket of a listener within another, or NULL
 
 ctypedef struct table_t:
     # index -> pointer, in two levels; leaves and entries appear and never move

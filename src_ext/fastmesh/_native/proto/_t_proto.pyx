@@ -21,6 +21,7 @@ from fastmesh._native.proto.h1_t cimport (
 )
 from fastmesh._native.proto.proxyproto cimport pp_emit_v1, pp_emit_v2, pp_parse
 from fastmesh._native.proto.proxyproto_t cimport PP_V1_MAX, PP_V2_EMIT_MAX, pp_addr_t
+from fastmesh._native.proto.sniff cimport sniff_request
 from fastmesh._native.sys.count cimport fm_count_begin, fm_count_end, fm_count_pages
 
 cdef extern from "<sys/mman.h>" nogil:
@@ -395,6 +396,12 @@ def size_line(uint64_t n):
     cdef Guarded out = Guarded(CHUNK_HEAD_MAX)
     cdef uint32_t len = chunk_head(out.data, n)
     return out.data[:len]
+
+
+def sniff(bytes data not None):
+    """"more", "http" or "other"."""
+    cdef Guarded buf = Guarded.of(data)
+    return ("more", "http", "other")[sniff_request(buf.data, <uint32_t> buf.size)]
 
 
 def parse_proxy(bytes data not None):

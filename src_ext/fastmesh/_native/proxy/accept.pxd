@@ -6,7 +6,9 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastmesh._native.base.errors cimport (
+    FM_E_DRAINING,
     FM_E_NO_MEMORY,
+    FM_E_NOT_REDIRECTED,
     FM_E_OVERLOADED,
     FM_E_PROXY_HEADER,
     FM_E_TOO_MANY_CONNECTIONS,
@@ -37,11 +39,14 @@ from fastmesh._native.net.conn cimport (
     conn_register,
     conn_register_listener,
     conn_timer,
+    fd_reset,
 )
+from fastmesh._native.net.destination cimport destination_ask, destination_find
 from fastmesh._native.net.overload cimport descriptors_are_out, overload_no_descriptor
 from fastmesh._native.net.pool cimport pool_shed
-from fastmesh._native.net.snap_t cimport PROTOCOL_HTTP, listener_block_t
+from fastmesh._native.net.snap_t cimport PROTOCOL_HTTP, destination_t, listener_block_t
 from fastmesh._native.net.stats cimport listener_stats
+from fastmesh._native.net.within cimport within_socket
 from fastmesh._native.net.worker_t cimport (
     C_HEAD,
     C_PROXY_HEADER,
@@ -54,6 +59,7 @@ from fastmesh._native.net.worker_t cimport (
     PRESSURE_FULL,
     PRESSURE_NONE,
     RESOURCE_MEMORY,
+    address_t,
     conn_t,
     listener_stats_t,
     socket_t,
@@ -131,12 +137,14 @@ cdef inline void client_read_proxy_header(worker_t *w, conn_t *c) noexcept nogil
             c.peer_address.family = 4
             memcpy(c.peer_address.ip, told.src, 4)
             c.peer_address.port = told.src_port
-            c.local_address.family = 4
-            memcpy(c.local_address.ip, told.dst, 4)
-            c.local_address.port = told.dst_port
+            if not c.intercepted:  # nobody but the kernel says where that was going
+                c.local_address.family = 4
+                memcpy(c.local_address.ip, told.dst, 4)
+                c.local_address.port = told.dst_port
         elif told.family == PP_INET6:
             address_set_v6(&c.peer_address, told.src, told.src_port)
-            address_set_v6(&c.local_address, told.dst, told.dst_port)
+            if not c.intercepted:
+                address_set_v6(&c.local_address, told.dst, told.dst_port)
         conn_set_peer_text(c)
         client_set_trust(c, c.socket.block)
         if pend_len(&c.input) == 0:
@@ -167,12 +175,49 @@ cdef inline void client_turn_away(worker_t *w, conn_t *c, int32_t error) noexcep
         client_close(w, c)
 
 
+cdef inline void intercepted_refuse(worker_t *w, socket_t *s, int32_t fd, int32_t error) noexcept nogil:
+    """It is reset, and counted where it was accepted."""
+    cdef listener_stats_t *stats = listener_stats(w, s.listener_index)
+    if stats != NULL:
+        fm_bump_u64(&stats.connections_total, 1)
+    fm_bump_u64(&w.errors[<uint32_t> error], 1)
+    fd_reset(fd)
+
+
+cdef inline socket_t *intercepted_socket(worker_t *w, socket_t *s, int32_t fd, address_t *destination, uint32_t *scope) noexcept nogil:
+    """Whose client an accepted connection is: of the listener within this one that is for its destination, or of this one.
+    NULL: it was refused."""
+    cdef const destination_t *found
+    cdef socket_t *within
+    if not destination_ask(fd, destination, scope):
+        intercepted_refuse(w, s, fd, FM_E_NOT_REDIRECTED)  # passed on, it would come back for ever
+        return NULL
+    found = destination_find(s.block, destination)
+    if found == NULL or found.listener_index >= w.snap.listener_count or w.snap.listeners[found.listener_index] == NULL:
+        return s
+    within = within_socket(w, w.snap.listeners[found.listener_index])
+    if within == NULL or within.block.draining:
+        intercepted_refuse(w, within if within != NULL else s, fd, FM_E_DRAINING if within != NULL else FM_E_NO_MEMORY)
+        return NULL
+    return within
+
+
 cdef inline void client_new(worker_t *w, socket_t *s, int32_t fd, const sockaddr_storage *peer) noexcept nogil:
     """A connection was accepted: its record, its first state, its registration."""
-    cdef listener_block_t *block = s.block
-    cdef listener_stats_t *stats = listener_stats(w, s.listener_index)
-    cdef conn_t *c = conn_new(w, fd, CONN_CLIENT, C_HEAD)
+    cdef address_t destination
+    cdef uint32_t scope = 0
+    cdef bint intercepted = s.block.intercepts
+    cdef listener_block_t *block
+    cdef listener_stats_t *stats
+    cdef conn_t *c
     cdef int32_t error
+    if fm_unlikely(intercepted):
+        s = intercepted_socket(w, s, fd, &destination, &scope)
+        if s == NULL:
+            return
+    block = s.block
+    stats = listener_stats(w, s.listener_index)
+    c = conn_new(w, fd, CONN_CLIENT, C_HEAD)
     if c == NULL or stats == NULL:
         if c != NULL:
             conn_close(w, c)
@@ -189,6 +234,10 @@ cdef inline void client_new(worker_t *w, socket_t *s, int32_t fd, const sockaddr
     address_of_sockaddr(&c.peer_address, peer)
     conn_set_peer_text(c)
     client_set_trust(c, block)
+    if fm_unlikely(intercepted):
+        c.intercepted = 1
+        c.local_address = destination
+        c.local_scope = scope
     if not conn_register(w, c):
         client_close(w, c)
         return

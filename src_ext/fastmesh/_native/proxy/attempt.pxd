@@ -172,7 +172,7 @@ cdef inline int32_t attempt_lease(worker_t *w, xchg_t *x, bint fresh) noexcept n
     if fm_likely(u != NULL):
         u.state = U_ACTIVE
     else:
-        u = upstream_open(w, ep, CONN_UPSTREAM, U_CONNECTING, &error)
+        u = upstream_open(w, ep, x.client, CONN_UPSTREAM, U_CONNECTING, &error)
         if u == NULL:
             return error
         if x.service.send_proxy and not proxy_header_prepend(w, u, x.client, x.service.send_proxy):

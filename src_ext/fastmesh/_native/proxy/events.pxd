@@ -30,6 +30,7 @@ from fastmesh._native.net.worker_t cimport (
     CONN_CLOSED,
     CONN_LISTENER,
     CONN_RELAY,
+    CONN_UNDECIDED,
     CONN_UPSTREAM,
     F_ERROR,
     F_HEAD_BEGUN,
@@ -67,6 +68,7 @@ from fastmesh._native.proxy.pace cimport PACE_BODY, PACE_FREE, pace_body_lost, p
 from fastmesh._native.proxy.relay cimport relay_attempt, relay_end, relay_event, relay_retry
 from fastmesh._native.proxy.request cimport client_read_body, client_read_head
 from fastmesh._native.proxy.response cimport upstream_event
+from fastmesh._native.proxy.undecided cimport undecided_event, undecided_timeout
 from fastmesh._native.proxy.verdict cimport attempt_given_up
 
 
@@ -151,6 +153,8 @@ cdef inline void conn_event(worker_t *w, conn_t *c, bint writable) noexcept nogi
         client_event(w, c, writable)
     elif c.kind == CONN_RELAY:
         relay_event(w, c, writable)
+    elif c.kind == CONN_UNDECIDED:
+        undecided_event(w, c, writable)
     elif c.kind == CONN_LISTENER:
         listener_event(w, c)
 
@@ -233,6 +237,8 @@ cdef inline void conn_timeout(worker_t *w, conn_t *c) noexcept nogil:
         client_timeout(w, c)
     elif c.kind == CONN_RELAY:
         relay_timeout(w, c)
+    elif c.kind == CONN_UNDECIDED:
+        undecided_timeout(w, c)
     elif c.kind == CONN_LISTENER:
         if c.flags & F_UNWATCHED:
             listener_watch(w, c)

@@ -7,6 +7,7 @@ from fastmesh._native.base.field_t cimport slice_t
 from fastmesh._native.base.hist cimport hist_record, small_hist_record
 from fastmesh._native.base.slot_t cimport SLOT_NAME_BYTES
 from fastmesh._native.base.slab cimport buf_del, buf_new, pend_clear, slab_del, slab_new
+from fastmesh._native.net.address cimport put_endpoint
 from fastmesh._native.net.health cimport health_probe_release
 from fastmesh._native.net.pool cimport flight_begin, flight_end
 from fastmesh._native.net.snap_t cimport block_drop, block_take, listener_block_t, service_t
@@ -135,6 +136,14 @@ cdef inline void exchange_log_endpoint(xchg_t *x) noexcept nogil:
     log.fields[ACCESS_ENDPOINT].ptr = place
     log.fields[ACCESS_ENDPOINT].len = x.endpoint.slot.name_len
     memcpy(place, x.endpoint.slot.name, x.endpoint.slot.name_len)
+
+
+cdef inline void exchange_log_destination(xchg_t *x) noexcept nogil:
+    """The same for an endpoint that is wherever the client was going."""
+    cdef access_t *log = <access_t *> x.log
+    cdef char *place = <char *> x.log + sizeof(access_t) + ACCESS_BYTES_MOST + ACCESS_FIELDS - SLOT_NAME_BYTES
+    log.fields[ACCESS_ENDPOINT].ptr = <const uint8_t *> place
+    log.fields[ACCESS_ENDPOINT].len = put_endpoint(place, &x.client.local_address)
 
 
 cdef inline void exchange_detach_up(worker_t *w, xchg_t *x) noexcept nogil:
@@ -277,6 +286,14 @@ cdef inline void exchange_end(worker_t *w, xchg_t *x) noexcept nogil:
         small_hist_record(x.endpoint.latency, x.upstream_us)
     if x.log != NULL:
         exchange_log_end(w, x, duration)
+    if x.outlives:
+        exchange_count_tunnel(x, <uint64_t> -1)
+    exchange_free(w, x)
+
+
+cdef inline void exchange_discard(worker_t *w, xchg_t *x) noexcept nogil:
+    """It was none after all: nothing of it is counted or written. Its connections stay the caller's."""
+    exchange_detach_up(w, x)
     if x.outlives:
         exchange_count_tunnel(x, <uint64_t> -1)
     exchange_free(w, x)

@@ -25,6 +25,11 @@ cdef enum counted_t:
     COUNTED_AT_ENDPOINT = 1  # a tunnel: a request no more
     COUNTED = 2  # at its service as well
 
+cdef enum undecided_t:
+    UNDECIDED_NOT = 0
+    UNDECIDED = 1
+    UNDECIDED_HTTP = 2  # it is, and its endpoint is still being connected
+
 ctypedef struct xchg_t
 
 ctypedef struct xchg_t:
@@ -82,6 +87,8 @@ ctypedef struct xchg_t:
     uint8_t close_client
     uint8_t client_asked_close
     uint8_t tunnel
+    uint8_t undecided  # UNDECIDED_…: a relay, unless the client turns out to speak HTTP
+    uint8_t to_original  # a relay to where its client was going
     uint8_t outlives  # counted in `tunnels` of what it counts by
     uint8_t spliced  # the rest of the body goes through a pipe
     uint64_t response_left

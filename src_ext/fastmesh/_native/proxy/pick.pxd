@@ -166,6 +166,21 @@ cdef inline int32_t attempt_pick(worker_t *w, xchg_t *x) noexcept nogil:
     return 0
 
 
+cdef inline bint attempt_goes_ahead(worker_t *w, xchg_t *x) noexcept nogil:
+    """The first request of a client for which a connection was opened ahead, before it was known to speak HTTP: True when that
+    is still an endpoint to choose, and now ``x.endpoint``. The policy has chosen it; a second pick would not be its turn."""
+    cdef endpoint_t *ep = x.client.endpoint
+    x.client.endpoint = NULL
+    if x.service.needs_key or ep.slot.service_index != x.service.index or ep.generation != ep.slot.generation \
+            or lb_condition_of(fm_load_relaxed_u64(&ep.slot.health), <uint32_t> w.now_ms) != LB_USABLE:
+        return False
+    x.service_stats = service_stats(w, x.service.index)
+    if x.service_stats == NULL:
+        return False
+    x.endpoint = ep
+    return True
+
+
 cdef inline bint attempt_was_tried(const xchg_t *x) noexcept nogil:
     cdef uint32_t i
     for i in range(x.tried_count):

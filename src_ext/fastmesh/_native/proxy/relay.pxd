@@ -24,6 +24,7 @@ from fastmesh._native.base.limits cimport (
     SCRATCH_HEADROOM,
     SPLICE_MIN_BYTES,
     TRIED_MAX,
+    UNDECIDED_GRACE_MS,
 )
 from fastmesh._native.base.slab cimport pend_clear, pend_len
 from fastmesh._native.net.conn cimport (
@@ -39,16 +40,18 @@ from fastmesh._native.net.conn cimport (
 )
 from fastmesh._native.net.pool cimport (
     connect_error,
+    slot_is_original,
     upstream_close,
     upstream_reset,
     upstream_open,
 )
-from fastmesh._native.net.snap_t cimport KEY_SOURCE_IP, RETRY_ON_CONNECT, service_t, target_t
+from fastmesh._native.net.snap_t cimport KEY_SOURCE_IP, PROTOCOL_AUTO, RETRY_ON_CONNECT, service_t, target_t
 from fastmesh._native.net.splice cimport pipe_take, splice_fill, splice_flush
 from fastmesh._native.net.stats cimport pair_stats
 from fastmesh._native.net.worker_t cimport (
     CONN_CLOSED,
     CONN_RELAY,
+    CONN_UNDECIDED,
     F_CLIENT_SIDE,
     F_EOF,
     F_ERROR,
@@ -69,12 +72,13 @@ from fastmesh._native.proxy.exchange cimport (
     exchange_outlive_blocks,
     exchange_end,
     exchange_log_begin,
+    exchange_log_destination,
     exchange_log_keep,
     exchange_new,
     exchange_take_service,
     exchange_upstream_done,
 )
-from fastmesh._native.proxy.exchange_t cimport xchg_t
+from fastmesh._native.proxy.exchange_t cimport UNDECIDED, UNDECIDED_HTTP, UNDECIDED_NOT, xchg_t
 from fastmesh._native.proxy.pick cimport attempt_admit, attempt_pick, attempt_was_tried
 from fastmesh._native.proxy.proxy_header cimport proxy_header_prepend
 from fastmesh._native.proxy.targets cimport action_target
@@ -90,12 +94,16 @@ cdef inline void relay_end(worker_t *w, xchg_t *x, int32_t error) noexcept nogil
     cdef conn_t *c = x.client
     cdef conn_t *u = x.up
     if u != NULL:
+        if x.undecided:
+            fm_bump_u64(&x.endpoint.requests, 1)
         exchange_upstream_done(x)
         exchange_detach_up(w, x)
         if error:
             upstream_reset(w, u)
         else:
             upstream_close(w, u)
+    if x.to_original and x.log != NULL:
+        exchange_log_destination(x)
     x.error = <uint8_t> error
     if x.status == 0:
         x.status = fm_error_info[error].status if error else 200
@@ -258,9 +266,11 @@ cdef inline void relay_attempt(worker_t *w, xchg_t *x) noexcept nogil:
             x.tried[x.tried_count] = x.endpoint.slot.index
             x.tried_count += 1
         x.attempt_us = w.now_us
-        fm_bump_u64(&x.endpoint.requests, 1)
+        x.to_original = slot_is_original(x.endpoint.slot) and x.client.intercepted
+        if not x.undecided:  # else it counts when it is known not to be the first request's
+            fm_bump_u64(&x.endpoint.requests, 1)
         exchange_count_in(w, x)
-        u = upstream_open(w, x.endpoint, CONN_RELAY, R_CONNECTING, &error)
+        u = upstream_open(w, x.endpoint, x.client, x.client.kind, R_CONNECTING, &error)
         if u != NULL:
             x.up = u
             u.exchange = x
@@ -275,9 +285,22 @@ cdef inline void relay_attempt(worker_t *w, xchg_t *x) noexcept nogil:
             return
 
 
+cdef inline void relay_fail(worker_t *w, xchg_t *x, int32_t error) noexcept nogil:
+    """There is no endpoint for it. A client that may yet turn out to speak HTTP has a moment to do so, and gets an answer."""
+    if x.undecided:
+        x.wait_error = <uint8_t> error
+        if x.undecided == UNDECIDED_HTTP:
+            conn_ready(w, x.client)
+        conn_timer(w, x.client, UNDECIDED_GRACE_MS)
+    else:
+        relay_end(w, x, error)
+
+
 cdef inline bint relay_retry(worker_t *w, xchg_t *x, int32_t error) noexcept nogil:
     """After a failed connect: True when ``x.endpoint`` is another one to try; else the relay has ended."""
     cdef conn_t *u = x.up
+    if x.undecided:
+        fm_bump_u64(&x.endpoint.requests, 1)
     fm_bump_u64(&x.endpoint.failures, 1)
     attempt_blame(w, x, error, False)
     exchange_detach_up(w, x)
@@ -288,8 +311,16 @@ cdef inline bint relay_retry(worker_t *w, xchg_t *x, int32_t error) noexcept nog
             and (not x.service.limited or attempt_admit(w, x) == 0):
         fm_bump_u64(&x.service_stats.retries, 1)
         return True
-    relay_end(w, x, error)
+    relay_fail(w, x, error)
     return False
+
+
+cdef inline void relay_connected(worker_t *w, xchg_t *x) noexcept nogil:
+    attempt_is_good(w, x)
+    x.up.state = R_OPEN
+    conn_timer(w, x.up, 0)
+    conn_timer(w, x.client, x.tunnel_idle_ms)
+    exchange_outlive_blocks(w, x)
 
 
 cdef inline void relay_connecting(worker_t *w, xchg_t *x, conn_t *c, bint writable) noexcept nogil:
@@ -308,18 +339,15 @@ cdef inline void relay_connecting(worker_t *w, xchg_t *x, conn_t *c, bint writab
         return
     if not writable:
         return
-    attempt_is_good(w, x)
-    u.state = R_OPEN
-    conn_timer(w, u, 0)
-    conn_timer(w, x.client, x.tunnel_idle_ms)
-    exchange_outlive_blocks(w, x)
+    relay_connected(w, x)
     if relay_send_ahead(w, x):
         conn_ready(w, x.client)
         relay_event(w, u, True)
 
 
 cdef inline void relay_begin(worker_t *w, conn_t *c) noexcept nogil:
-    """A client of a TCP listener is here: choose a service and an endpoint, and connect."""
+    """A client of a TCP listener is here: choose a service and an endpoint, and connect. Where whoever speaks first decides
+    the protocol, the same is done before anybody has spoken."""
     cdef xchg_t *x = exchange_new(w, c, c.socket.block)
     cdef const target_t *target
     cdef service_t *service = NULL
@@ -327,16 +355,19 @@ cdef inline void relay_begin(worker_t *w, conn_t *c) noexcept nogil:
     if x == NULL:
         client_reset(w, c)
         return
-    c.kind = CONN_RELAY
+    x.undecided = UNDECIDED if x.listener.protocol == PROTOCOL_AUTO else UNDECIDED_NOT
+    c.kind = CONN_UNDECIDED if x.undecided else CONN_RELAY
     c.state = R_OPEN
     c.flags |= F_CLIENT_SIDE
     x.tunnel = 1
+    if c.flags & F_READABLE or pend_len(&c.input):  # a PROXY header came, and perhaps more with it
+        conn_ready(w, c)
     target = action_target(w, &x.listener.actions[0])
     x.pair = pair_stats(w, target.pair_index)
     if target.service_index < w.snap.service_count:
         service = w.snap.services[target.service_index]
     if service == NULL:
-        relay_end(w, x, FM_E_NO_ENDPOINT)
+        relay_fail(w, x, FM_E_NO_ENDPOINT)
         return
     exchange_take_service(w, x, service)
     x.tunnel_idle_ms = service.tunnel_idle_ms
@@ -351,6 +382,6 @@ cdef inline void relay_begin(worker_t *w, conn_t *c) noexcept nogil:
         if error:
             fm_bump_u64(&x.service_stats.limited, 1)
     if error != 0:
-        relay_end(w, x, error)
+        relay_fail(w, x, error)
         return
     relay_attempt(w, x)

@@ -95,7 +95,7 @@ from fastmesh._native.proxy.exchange cimport (
     slice_of,
 )
 from fastmesh._native.proxy.exchange_t cimport xchg_t
-from fastmesh._native.proxy.pick cimport attempt_pick
+from fastmesh._native.proxy.pick cimport attempt_goes_ahead, attempt_pick
 from fastmesh._native.proxy.targets cimport action_target
 from fastmesh._native.route.match cimport route_match
 from fastmesh._native.route.rewrite cimport route_rewrite_prefix
@@ -350,7 +350,10 @@ cdef inline int32_t request_route(worker_t *w, conn_t *c, xchg_t *x, const h1_re
     if service.total_ms:
         x.deadline_ms = w.now_ms + service.total_ms
     request_hash_key(c, x, req)
-    index = attempt_pick(w, x)
+    if fm_unlikely(c.endpoint != NULL) and attempt_goes_ahead(w, x):
+        index = 0
+    else:
+        index = attempt_pick(w, x)
     if index != 0:
         return -index
     if x.request_body == H1_BODY_CHUNKED and x.endpoint.speaks_http10:

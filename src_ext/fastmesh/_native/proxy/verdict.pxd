@@ -18,6 +18,7 @@ from fastmesh._native.net.health cimport (
     health_judges_answers,
     health_slow,
 )
+from fastmesh._native.net.pool cimport slot_is_original
 from fastmesh._native.net.snap_t cimport service_t
 from fastmesh._native.net.worker_t cimport U_ACTIVE, service_stats_t, worker_t
 from fastmesh._native.proxy.exchange_t cimport xchg_t
@@ -62,13 +63,15 @@ cdef inline void attempt_completed(worker_t *w, xchg_t *x) noexcept nogil:
 
 cdef inline void attempt_blame(worker_t *w, xchg_t *x, int32_t error, bint was_pooled) noexcept nogil:
     """The attempt failed with ``error``: does it speak against the endpoint? What is ours does not, nor does a pooled
-    connection that ends at once: it was closed while it was idle."""
+    connection that ends at once: it was closed while it was idle; nor one place against all others that `original` is."""
     cdef slot_t *slot = x.endpoint.slot
     cdef uint32_t now_ms = <uint32_t> w.now_ms
     cdef bint changed = False
     cdef bint probing = x.probing
     if fm_error_info[error].side != c'U' or (was_pooled and error != FM_E_UPSTREAM_TIMEOUT
                                              and w.now_us - x.attempt_us < POOLED_GRACE_MS * 1000):
+        return
+    if slot_is_original(slot):
         return
     x.probing = 0
     if error == FM_E_CONNECT_REFUSED or error == FM_E_CONNECT_TIMEOUT:

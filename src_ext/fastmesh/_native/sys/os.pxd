@@ -36,7 +36,7 @@ cdef extern from "<sys/socket.h>" nogil:
     cdef struct linger:
         int l_onoff
         int l_linger
-    enum: AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC
+    enum: AF_UNSPEC, AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC
     enum: SOL_SOCKET, SO_ERROR, SO_LINGER, SO_REUSEPORT, SHUT_RD, SHUT_WR, SHUT_RDWR, MSG_NOSIGNAL, MSG_DONTWAIT, MSG_MORE, MSG_PEEK
     int socket(int domain, int kind, int protocol)
     int connect(int fd, const sockaddr *address, socklen_t length)
@@ -47,6 +47,10 @@ cdef extern from "<sys/socket.h>" nogil:
     int shutdown(int fd, int how)
     ssize_t recv(int fd, void *buffer, size_t length, int flags)
     ssize_t send(int fd, const void *buffer, size_t length, int flags)
+
+cdef enum:  # linux/netfilter_ipv4.h, linux/netfilter_ipv6/ip6_tables.h; neither can stand beside netinet/in.h
+    SO_ORIGINAL_DST = 80
+    IP6T_SO_ORIGINAL_DST = 80
 
 cdef extern from "<netinet/in.h>" nogil:
     cdef struct in_addr:
@@ -61,7 +65,8 @@ cdef extern from "<netinet/in.h>" nogil:
         sa_family_t sin6_family
         uint16_t sin6_port
         in6_addr sin6_addr
-    enum: IPPROTO_TCP
+        uint32_t sin6_scope_id
+    enum: IPPROTO_TCP, SOL_IP, SOL_IPV6
     uint16_t ntohs(uint16_t value)
     uint16_t htons(uint16_t value)
 

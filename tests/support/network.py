@@ -1,0 +1,66 @@
+"""A network of the test's own: a namespace with a loopback interface and iptables, entered by this thread and
+by every thread and process that it starts meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+
+_CLONE_NEWNET = 0x40000000
+_SO_MARK = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+# What carries this mark is redirected, so that the proxy in the same process is not.
+MARK = 7
+
+
+@contextlib.contextmanager
+def own_network(*addresses: str) -> Iterator[None]:
+    """The loopback interface has the ``addresses``, of either family, beside its own. Needs root."""
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _checked(_libc.unshare(_CLONE_NEWNET))
+        try:
+            run("ip", "link", "set", "lo", "up")
+            for address in addresses:
+                run("ip", "address", "add", address, "dev", "lo", *(["nodad"] if ":" in address else []))
+            yield
+        finally:
+            _checked(_libc.setns(before, _CLONE_NEWNET))
+    finally:
+        os.close(before)
+
+
+def _checked(result: int) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def run(*argv: str) -> str:
+    result = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"{' '.join(argv)}: {result.stderr}"
+    return result.stdout
+
+
+def redirect(to_port: int, *match: str, family: int = 4) -> None:
+    """From now on marked connections that the rule matches go to a port of this machine."""
+    tool = "iptables" if family == 4 else "ip6tables"
+    rule = ("-p", "tcp", *match, "-m", "mark", "--mark", str(MARK), "-j", "REDIRECT", "--to-ports")
+    run(tool, "-w", "-t", "nat", "-A", "OUTPUT", *rule, str(to_port))
+
+
+def connect(host: str, port: int, *, mark: int = MARK, seconds: float = 10.0) -> socket.socket:
+    """As an application whose connections are intercepted."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    sock.settimeout(seconds)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
+        sock.connect((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,100 @@
+"""Listeners within another: they drain, go and come like any other, though they have no sockets."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from fastmesh.model import Bind, Listener
+from support.interception import (
+    ADDRESSES,
+    V4,
+    ask,
+    at,
+    config,
+    drained,
+    intercepting,
+    is_refused,
+    origin_at,
+    totals,
+    within,
+)
+from support.network import connect, own_network, redirect
+from support.plane import Plane, forward
+from support.waiting import eventually
+
+Run = Callable[..., Plane]
+
+
+@pytest.fixture(autouse=True)
+def network() -> Iterator[None]:
+    with own_network(*ADDRESSES):
+        yield
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    planes: list[Plane] = []
+
+    def run(*args: object, **settings: object) -> Plane:
+        planes.append(Plane(*args, **settings))
+        return planes[-1]
+
+    yield run
+    for plane in planes:
+        plane.stop()
+
+
+@pytest.mark.parametrize("how", ["within drains", "within goes", "parent drains", "parent goes"])
+def test_clients_are_let_go(run: Run, how: str) -> None:
+    redirect(15001, "-d", V4)
+    with origin_at(V4) as origin:
+        port = origin.address[1]
+        services = [at("orders", V4, port)]
+        parent, inner = intercepting(), within("orders", "orders")
+        plane = run(config(services, [parent, inner]))
+        after = {
+            "within drains": [parent, drained(inner)],
+            "within goes": [parent],
+            "parent drains": [drained(parent), inner],
+            "parent goes": [Listener("web", (Bind("inet", "127.0.0.1", 0),), routes=forward("orders"))],
+        }[how]
+        with connect(V4, port) as busy, connect(V4, port) as idle:
+            assert ask(busy).startswith(b"HTTP/1.1 200")
+            assert ask(idle).startswith(b"HTTP/1.1 200")
+            plane.apply(config(services, after))
+            answer = ask(busy)
+            assert b"connection: close" in answer.lower()
+            eventually(lambda: (plane.plane.tend(), idle_ended(idle))[1], "the idle client to be told")
+        if how == "within drains":
+            assert is_refused(V4, port)
+            assert plane.plane.stats().errors["draining"] >= 1
+        plane.apply(config(services, [parent, inner]))
+        with connect(V4, port) as client:
+            answer = ask(client)
+            assert b"connection: close" not in answer.lower()
+        eventually(lambda: plane.plane.connections() == 0, "all clients to be gone")
+
+
+def idle_ended(sock: socket.socket) -> bool:
+    return bool(select.select([sock], [], [], 0)[0]) and sock.recv(1) == b""
+
+
+def test_listeners_within_come_and_go_without_a_trace(run: Run) -> None:
+    redirect(15001, "-d", V4)
+    with origin_at(V4) as origin:
+        port = origin.address[1]
+        services = [at("orders", V4, port)]
+        plane = run(config(services, [intercepting()]), workers=2)
+        for number in range(20):
+            plane.apply(config(services, [intercepting(), within(f"n{number}", "orders")]))
+            with connect(V4, port) as client:
+                assert ask(client).startswith(b"HTTP/1.1 200")
+            assert totals(plane)[f"outbound/n{number}"] == 1
+        plane.apply(config(services, [intercepting()]))
+        eventually(
+            lambda: (plane.plane.tend(), plane.plane.ledger()["retired_blocks"] == 0)[1], "blocks to be freed"
+        )
