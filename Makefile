@@ -46,11 +46,17 @@ wheel: $(STAMPS)/python ## a wheel in dist/, without test modules
 ##@ To check it
 .PHONY: test
 test: build test-packages ## all tests but the slow ones, in less than 4 minutes
-	$(pytest) -m "not slow" $(call reported,test)
+	$(pytest) -m "not slow and not docker" $(call reported,test)
 
 .PHONY: test-slow
 test-slow: build test-packages $(STAMPS)/bench ## the tests that `make test` leaves out
-	$(pytest) -m slow $(call reported,test-slow)
+	$(pytest) -m "slow and not docker" $(call reported,test-slow)
+
+# One after another: they share the engine. Needs root where no engine answers.
+.PHONY: test-docker
+test-docker: build ## the image and the examples on a real Docker engine, started if none answers
+	@tools/packages docker $(PYTHON)
+	$(BIN)/python -m pytest -m docker $(call reported,test-docker) tests/docker
 
 .PHONY: lint
 lint: build ## ruff, mypy strict, cython-lint
