@@ -8,6 +8,8 @@ REPORTS := build/reports
 JOBS ?= 2
 FUZZ_SECONDS ?= 60
 SOAK_FOR ?= 1h
+IMAGE ?= fastmesh
+BASE ?= python:3.13-slim-bookworm
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -36,6 +38,12 @@ run: build ## build, then start `fastmesh demo`: three origins behind the proxy
 
 .PHONY: build
 build: $(STAMPS)/native ## make .venv and compile; leaves .venv/bin/fastmesh
+
+.PHONY: image
+image: ## the images fastmesh and fastmesh-init (IMAGE=name, BASE=a Debian with Python)
+	docker build -f docker/Dockerfile -t $(IMAGE) --build-arg BASE=$(BASE) \
+	    --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null)" .
+	docker build -f docker/init.Dockerfile -t $(IMAGE)-init --build-arg IMAGE=$(IMAGE) .
 
 .PHONY: wheel
 wheel: $(STAMPS)/python ## a wheel in dist/, without test modules

@@ -11,6 +11,8 @@ from support.base_image import base_image
 from support.engine import Engine, leftovers
 
 HERE = Path(__file__).parent
+IMAGE = "fastmesh-test"
+INIT_IMAGE = "fastmesh-test-init"
 TEST_SECONDS = 120
 
 
@@ -38,6 +40,20 @@ def session_engine() -> Iterator[Engine]:
 def base(session_engine: Engine) -> str:
     """The tag of a Debian with Python."""
     return base_image(session_engine)
+
+
+@pytest.fixture(scope="session")
+def image(session_engine: Engine, base: str) -> str:
+    """The tag of the image of this checkout."""
+    session_engine.build("docker/Dockerfile", IMAGE, f"--build-arg=BASE={base}")
+    return IMAGE
+
+
+@pytest.fixture(scope="session")
+def init_image(session_engine: Engine, image: str) -> str:
+    """The tag of the init image of this checkout."""
+    session_engine.build("docker/init.Dockerfile", INIT_IMAGE, f"--build-arg=IMAGE={image}")
+    return INIT_IMAGE
 
 
 @pytest.fixture
