@@ -41,9 +41,11 @@ build: $(STAMPS)/native ## make .venv and compile; leaves .venv/bin/fastmesh
 
 .PHONY: image
 image: ## the images fastmesh and fastmesh-init (IMAGE=name, BASE=a Debian with Python)
-	docker build -f docker/Dockerfile -t $(IMAGE) --build-arg BASE=$(BASE) \
-	    --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null)" .
-	docker build -f docker/init.Dockerfile -t $(IMAGE)-init --build-arg IMAGE=$(IMAGE) .
+	@version=$$(sed -n 's/^ARG VERSION=//p' docker/Dockerfile); set -x; \
+	docker build -f docker/Dockerfile -t $(IMAGE) -t $(IMAGE):$$version --build-arg BASE=$(BASE) \
+	    --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null)" . && \
+	docker build -f docker/init.Dockerfile -t $(IMAGE)-init -t $(IMAGE)-init:$$version \
+	    --build-arg IMAGE=$(IMAGE) .
 
 .PHONY: wheel
 wheel: $(STAMPS)/python ## a wheel in dist/, without test modules

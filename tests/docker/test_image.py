@@ -120,4 +120,5 @@ def test_make_image_builds_both(engine: Engine, base: str, image: str, init_imag
         )
         assert revision == head.stdout.strip()
     finally:
-        engine.docker("rmi", f"{name}-init", name)
+        tags = (f"{name}-init", name, f"{name}-init:{__version__}", f"{name}:{__version__}")
+        engine.docker("rmi", *tags)
