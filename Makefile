@@ -8,6 +8,8 @@ REPORTS := build/reports
 JOBS ?= 2
 FUZZ_SECONDS ?= 60
 SOAK_FOR ?= 1h
+IMAGE ?= fastmesh
+BASE ?= python:3.13-slim-bookworm
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -37,6 +39,14 @@ run: build ## build, then start `fastmesh demo`: three origins behind the proxy
 .PHONY: build
 build: $(STAMPS)/native ## make .venv and compile; leaves .venv/bin/fastmesh
 
+.PHONY: image
+image: ## the images fastmesh and fastmesh-init (IMAGE=name, BASE=a Debian with Python)
+	@version=$$(sed -n 's/^ARG VERSION=//p' docker/Dockerfile); set -x; \
+	docker build -f docker/Dockerfile -t $(IMAGE) -t $(IMAGE):$$version --build-arg BASE=$(BASE) \
+	    --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null)" . && \
+	docker build -f docker/init.Dockerfile -t $(IMAGE)-init -t $(IMAGE)-init:$$version \
+	    --build-arg IMAGE=$(IMAGE) .
+
 .PHONY: wheel
 wheel: $(STAMPS)/python ## a wheel in dist/, without test modules
 	rm -rf build/lib* build/bdist* build/temp*
@@ -46,11 +56,17 @@ wheel: $(STAMPS)/python ## a wheel in dist/, without test modules
 ##@ To check it
 .PHONY: test
 test: build test-packages ## all tests but the slow ones, in less than 4 minutes
-	$(pytest) -m "not slow" $(call reported,test)
+	$(pytest) -m "not slow and not docker" $(call reported,test)
 
 .PHONY: test-slow
 test-slow: build test-packages $(STAMPS)/bench ## the tests that `make test` leaves out
-	$(pytest) -m slow $(call reported,test-slow)
+	$(pytest) -m "slow and not docker" $(call reported,test-slow)
+
+# One after another: they share the engine. Needs root where no engine answers.
+.PHONY: test-docker
+test-docker: build ## the image and the examples on a real Docker engine, started if none answers
+	@tools/packages docker $(PYTHON)
+	$(BIN)/python -m pytest -m docker $(call reported,test-docker) tests/docker
 
 .PHONY: lint
 lint: build ## ruff, mypy strict, cython-lint
