@@ -60,6 +60,7 @@ class Api:
                 self._drain,
             ),
             Endpoint("POST", "/api/v1/undrain", "the same names take new requests again", self._undrain),
+            Endpoint("POST", "/api/v1/quit", "as drain, when the application is done with it", self._quit),
         )
         self._list = endpoints
         self._endpoints: dict[str, dict[str, Endpoint]] = {}
@@ -93,8 +94,8 @@ class Api:
         return text_response("ok\n")
 
     async def _readyz(self, request: Request) -> Response:
-        reason = self._control.not_ready()
-        return text_response("ready\n") if reason is None else text_response(f"{reason}\n", 503)
+        reasons = self._control.not_ready()
+        return text_response("\n".join((*reasons, "")), 503) if reasons else text_response("ready\n")
 
     async def _in_thread(self, make: Callable[[], Response]) -> Response:
         return await trio.to_thread.run_sync(make, limiter=self._reading)
@@ -175,6 +176,10 @@ class Api:
         if wish.target is not None:
             return await self._set_drain(wish.target, True)
         self._control.start_drain(watched=wish.watch)
+        return json_response({"result": "draining"}, 202)
+
+    async def _quit(self, request: Request) -> Response:
+        self._control.quit()
         return json_response({"result": "draining"}, 202)
 
     async def _undrain(self, request: Request) -> Response:

@@ -68,7 +68,8 @@ class DrainRefused(FastmeshError):
 class ProcessDrain(Struct, frozen=True):
     """How far the end of the process is. ``since`` is RFC 3339. ``seconds`` have passed since the listeners
     closed (None: they are open) of ``timeout`` (None: no limit, or not counting yet). ``in_progress`` are
-    exchanges, tunnels and TCP relays; ``connections`` all of clients."""
+    exchanges, tunnels and TCP relays; ``connections`` all of clients. ``waits_for``: clients have gone, and
+    the application may still use the outbound listeners; what ends that, in words."""
 
     state: Literal["serving", "draining", "ended"]
     reason: str
@@ -79,14 +80,15 @@ class ProcessDrain(Struct, frozen=True):
     seconds: float | None
     timeout: float | None
     exit_code: int | None
+    waits_for: str | None = None
 
 
 class ControlPlane(Protocol):
     """Everything that the admin API shows or does. Only `stats` and `health` may be called in a
     thread."""
 
-    def not_ready(self) -> str | None:
-        """None when traffic is welcome, else why not, in a word or two."""
+    def not_ready(self) -> tuple[str, ...]:
+        """Empty when traffic is welcome, else why not: `starting`, `draining`, or what is missing."""
 
     def config(self) -> Config: ...
 
@@ -118,6 +120,9 @@ class ControlPlane(Protocol):
     def start_drain(self, *, watched: bool = False) -> None:
         """Drains as SIGTERM does; returns at once. ``watched``: who asked comes for the end of it, by
         `watch_drain`."""
+
+    def quit(self) -> None:
+        """As `start_drain`, for the application that is done: nobody waits for it. Returns at once."""
 
     async def watch_drain(self) -> None:
         """Returns after a moment, or when the drain of the process has ended."""

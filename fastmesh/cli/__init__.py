@@ -14,6 +14,11 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+    from fastmesh.cli import quick
+
+    code = quick.run(sys.argv[1:] if arguments is None else arguments)
+    if code is not None:
+        return code
     from fastmesh.cli.commands import cli
 
     cli.main(args=arguments, prog_name="fastmesh")  # ends by SystemExit with the exit code

@@ -3,12 +3,13 @@ start fast, and must work where the rest of fastmesh does not."""
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
-from dataclasses import dataclass
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DEFAULT_ADMIN = "127.0.0.1:9400"
 ANSWER_BYTES = 16 * 1024 * 1024
@@ -18,12 +19,16 @@ class AdminUnreachable(Exception):
     """Nobody answers at the admin address; the text says what to do."""
 
 
-@dataclass(frozen=True, slots=True)
 class Answer:
-    status: int
-    body: str
+    __slots__ = ("body", "status")
+
+    def __init__(self, status: int, body: str) -> None:
+        self.status = status
+        self.body = body
 
     def json(self) -> Any:
+        import json
+
         return json.loads(self.body)
 
 
@@ -43,7 +48,9 @@ def _connect(admin: str, seconds: float) -> socket.socket:
         host = "127.0.0.1"  # what a wildcard bind is reached by
     elif host == "::":
         host = "::1"
-    return socket.create_connection((host, int(port)), seconds)
+    # As bytes, unless it needs it, a host is not put through IDNA, whose tables take time to load.
+    name = host.encode() if host.isascii() else host
+    return socket.create_connection((name, int(port)), seconds)  # type: ignore[arg-type]
 
 
 def normalise(admin: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import click
 
 from fastmesh import __version__
-from fastmesh.cli import admin_client
+from fastmesh.cli import admin_client, quick
 from fastmesh.cli.admin_client import AdminUnreachable, Answer
 from fastmesh.cli.layout import Group
 from fastmesh.cli.sidecar import sidecar
@@ -99,19 +98,7 @@ Exit codes: 0 drained, 1 invalid configuration or start failed, 2 usage,
 )
 def run(file: Path, takeover: Path | None) -> None:
     """Serve with the configuration FILE."""
-    # The process goes on as the bare supervisor: the modules of this command line take 1 MiB that an idle
-    # proxy need not hold. Same pid, same descriptors, same environment.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    arguments = [str(file), *([str(takeover)] if takeover is not None else [])]
-    os.execv(sys.executable, [sys.executable, *_path_flag(), "-m", "fastmesh.supervisor", *arguments])
-
-
-def _path_flag() -> list[str]:
-    """``-P`` keeps the working directory out of the module path (a `yaml.py` in it must not be imported),
-    unless that is where fastmesh itself is imported from."""
-    package_root = Path(__file__).resolve().parents[2]
-    return [] if package_root == Path.cwd() else ["-P"]
+    quick.become_supervisor(str(file), str(takeover) if takeover is not None else None)
 
 
 @cli.command(
@@ -277,6 +264,47 @@ def drain(
         sys.exit(draining.wait_for(outcome["target"], admin, draining.Display()))
     if "note" in outcome:
         click.echo(outcome["note"])
+
+
+def _seconds(context: click.Context, parameter: click.Parameter, value: str) -> float:
+    from fastmesh.units import parse_duration
+
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@cli.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog="""
+Examples:
+  fastmesh wait -- python app.py     the application starts when the proxy is ready
+  ENTRYPOINT ["fastmesh", "wait", "--timeout", "2m", "--"]      in a Dockerfile
+  fastmesh wait && echo ready
+CMD takes the place of this command: same pid, standard input and environment;
+signals and the exit code are its own. A proxy that intercepts connections lets
+those of its own user pass: CMD is not started as that user.
+Exit codes: those of CMD; 0 ready, without CMD; 2 usage, 124 not ready in time,
+125 CMD must not be started as this user, 126 it cannot be started, 127 there
+is no such program.
+""",
+)
+@admin_option
+@click.option(
+    "--timeout",
+    default="60s",
+    show_default=True,
+    metavar="DURATION",
+    callback=_seconds,
+    help="How long to wait, such as 90s or 2m.",
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[CMD]...")
+def wait(admin: str, timeout: float, command: tuple[str, ...]) -> None:
+    """Wait until a running fastmesh is ready, then start CMD."""
+    from fastmesh.cli import waiting
+
+    sys.exit(waiting.wait(admin, timeout, list(command)))
 
 
 @cli.command(

@@ -116,6 +116,8 @@ def _process_line(progress: dict[str, Any]) -> str:
     )
     if progress["seconds"] is None:
         return f"{line}, listeners still open"
+    if progress.get("waits_for"):
+        line = f"{line}, outbound goes on until {progress['waits_for']}"
     limit = "" if progress["timeout"] is None else f" of {progress['timeout']:g} s"
     return f"{line}, {progress['seconds']:.0f} s{limit}"
 

@@ -6,7 +6,6 @@ the message calls the value. A kind holds no state, so the table of keys is buil
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final, NamedTuple, Protocol
@@ -62,6 +61,8 @@ class Kind(Protocol):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` was probably meant to be, as a suggestion."""
+    import difflib  # only mistakes need it
+
     folded = {candidate.lower(): candidate for candidate in known}
     for variant in (word.lower(), word.lower().replace("-", "_"), word.lower().replace("_", "-")):
         if variant in folded:

@@ -159,6 +159,7 @@ def _build(values: Values, drafts: dict[str, Draft], expander: Expander) -> Conf
         log=_struct(Log, get("log")),
         limits=_struct(Limits, get("limits")),
         timeouts=inherited.timeouts,
+        **{key: values.get(key) for key in ("ready_timeout",) if key in values.values},
         sidecar=sidecar.build_sidecar(get("sidecar")),
         secrets=Secrets(tuple([text for text in secrets if text])),
     )

@@ -39,6 +39,7 @@ def as_public_dict(config: Config) -> dict[str, Any]:
         **({} if config.registry is None else {"registry": config.registry}),
         "trusted_proxies": list(config.trusted_proxies),
         "drain": {"delay": _duration(config.drain.delay), "timeout": _duration(config.drain.timeout)},
+        "ready_timeout": _duration(config.ready_timeout),
         "access_log": "off"
         if config.access_log is None
         else {"to": config.access_log.to, "format": config.access_log.format},

@@ -134,6 +134,13 @@ ROOT: Final = Section(
             "How the process ends.",
             example={"delay": "5s"},
         ),
+        "ready_timeout": Field(
+            duration(0.0),
+            "How long readiness waits for the first results of names and checks. What has none by then is "
+            "named in a warning.",
+            default="10s",
+            example="30s",
+        ),
         "access_log": Field(
             ByShape(
                 "`off`, or a mapping with `to` and `format`",

@@ -15,23 +15,27 @@ Item = TypeVar("Item")
 
 
 class Kept(Generic[Item]):
-    """``items`` are in use; ``error`` says what is wrong with the last answer (empty: nothing)."""
+    """``items`` are in use; ``error`` says what is wrong with the last answer (empty: nothing). ``known``:
+    there was an answer, if only that there is none."""
 
-    __slots__ = ("error", "items", "missing_since")
+    __slots__ = ("error", "items", "known", "missing_since")
 
     def __init__(self, items: Iterable[Item] = ()) -> None:
         self.items = tuple(items)
+        self.known = bool(self.items)
         self.error = ""
         self.missing_since: float | None = None
 
     def found(self, items: Iterable[Item]) -> None:
         self.items = tuple(items)
+        self.known = True
         self.error = ""
         self.missing_since = None
 
     def missing(self, why: str, now: float) -> None:
         """There is none, says who knows. That counts when it has said so for a while."""
         self.error = why
+        self.known = True
         if self.missing_since is None:
             self.missing_since = now
         if now >= self.missing_since + HOLD_SECONDS:

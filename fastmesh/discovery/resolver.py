@@ -92,6 +92,10 @@ class _Name:
             for text in self.hosts[record.target].items
         )
 
+    def known(self) -> bool:
+        """Whether somebody who can know has said anything of it, and be it that there is none."""
+        return (not self.srv or self.records.known) and all(one.known for one in self.hosts.values())
+
     def problem(self) -> str:
         if self.error or self.records.error or not self.srv:
             return self.error or self.records.error or self.hosts[self.host].error
@@ -108,14 +112,10 @@ def _address(text: str, port: int) -> Address:
 
 
 class Resolver:
-    """All of it belongs to the thread of trio. ``lookups``: who asks, by default the servers of this machine.
-
-    `settled` is set when every name of the first configuration had its first result, whatever it was: `learn`
-    takes at most `LOOKUP_SECONDS`.
-    """
+    """All of it belongs to the thread of trio. ``lookups``: who asks, by default the servers of this
+    machine."""
 
     def __init__(self, lookups: Lookups | None = None) -> None:
-        self.settled = trio.Event()
         self._lookups = lookups
         self._names: dict[Key, _Name] = {}
         self._counts: dict[str, LookupCounts] = {}
@@ -139,7 +139,13 @@ class Resolver:
         async with trio.open_nursery() as nursery:
             for name in new:
                 nursery.start_soon(self._look_up, name)
-        self.settled.set()
+
+    def awaited(self, config: Config) -> tuple[str, ...]:
+        """The names of ``config`` of which nobody has said anything yet; that one does not exist is
+        something."""
+        keys = names_of(config)
+        unknown = {key for key in keys if key not in self._names or not self._names[key].known()}
+        return tuple(sorted({host for _, host in unknown}))
 
     def follow(self, config: Config) -> None:
         """``config`` is in force: its names are kept fresh, others forgotten."""
@@ -211,11 +217,14 @@ class Resolver:
         before, problem = name.places(0), name.problem()
         name.running = True
         name.began = trio.current_time()
-        with trio.move_on_after(LOOKUP_SECONDS) as patience:
-            async with self._room:
-                await (self._services(name) if name.srv else self._hosts(name))
+        try:
+            with trio.move_on_after(LOOKUP_SECONDS) as patience:
+                async with self._room:
+                    await (self._services(name) if name.srv else self._hosts(name))
+        finally:
+            name.running = False
         name.error = f"no answer within {LOOKUP_SECONDS:g} s" if patience.cancelled_caught else ""
-        name.running, name.looked_up = False, True
+        name.looked_up = True
         self._note(name, before, problem)
 
     async def _hosts(self, name: _Name) -> None:
@@ -279,6 +288,8 @@ class Resolver:
             return name.refresh
         if self._asker().system.settings().on_loopback:
             return LOOPBACK_SECONDS
+        if not name.known():  # the time that passed in vain is not waited once more
+            return max(LEAST_SECONDS, name.began + AGAIN_SECONDS - trio.current_time())
         if problem or name.ttl is None:
             return AGAIN_SECONDS
         return max(LEAST_TTL, min(name.ttl, MOST_TTL))
@@ -336,7 +347,6 @@ class Resolver:
         self._lookups, self._names, self._counts = before._lookups, before._names, before._counts
         for name in self._names.values():
             name.running = False
-        self.settled.set()
 
 
 def _host_of(address: str) -> str:

@@ -575,12 +575,23 @@ class DataPlane:
         """Tunnels and TCP relays; they are also in `busy`."""
         return self._engine.tunnels()
 
-    def close_idle(self, least_idle: float) -> None:
-        """Lets go of clients that have waited between two requests for so many seconds: what they have sent
-        by then is served, then they get FIN. Returns at once; does nothing while workers have not done yet
-        what they were told before."""
-        if self._letters_are_read():
-            self._engine.close_idle(round(least_idle * 1000), leaving=False)
+    def close_idle(self, least_idle: float, leaving: bool = False) -> None:
+        """Lets go of clients that have waited between two requests for so many seconds, with ``leaving`` only
+        of those of closed sockets: what they have sent by then is served, then they get FIN. Returns at once;
+        does nothing while a configuration is being applied, or workers have not done yet what they were told
+        before."""
+        if not self._changing.acquire(blocking=False):
+            return
+        try:
+            if self._letters_are_read():
+                self._engine.close_idle(round(least_idle * 1000), leaving=leaving)
+        finally:
+            self._changing.release()
+
+    def leaving(self) -> int:
+        """Clients of closed sockets, as workers saw it at the last `close_idle`; 1 at least until they have
+        looked."""
+        return max(self._engine.clients_left(), 0 if self._letters_are_read() else 1)
 
     # ------------------------------------------------------------ looking
 

@@ -140,6 +140,7 @@ class Checker:
         self._place = self._chance.random()
         self._woken = trio.Event()
         self._untold: dict[Key, bool] = {}
+        self._telling: dict[Key, bool] = {}
         self._news = trio.Event()
         self._late_told = False
 
@@ -159,18 +160,19 @@ class Checker:
 
     # ------------------------------------------------------------ the configuration
 
-    async def prepare(self, config: Config, resolved: Resolved) -> dict[Key, bool]:
+    async def prepare(
+        self, config: Config, resolved: Resolved, most: float = MOST_SECONDS
+    ) -> dict[Key, bool]:
         """Checks each endpoint that is not known yet once, before ``config`` is put in force; says of each
-        whether it may be used. Waits for the longest time-out, and `MOST_SECONDS` at most: what is not known
-        by then has no verdict, and is not used before it has one."""
+        whether it may be used. Waits for the longest time-out, and ``most`` seconds at most: what is not
+        known by then has no verdict, and is not used before it has one."""
         self._prepared = {}
         plan = targets(config, resolved)
         healths = {name: _health_of(config, name) for name in plan}
         unknown = self._unknown(plan)
         if unknown:
             patience = max(healths[name].timeout for (name, _), _ in unknown) + GRACE_SECONDS
-            patience = min(patience, MOST_SECONDS)
-            with trio.move_on_after(patience):
+            with trio.move_on_after(min(patience, most)):
                 async with trio.open_nursery() as nursery:
                     for key, address in unknown:
                         await self._take_room()
@@ -427,13 +429,29 @@ class Checker:
             await self._news.wait()
             self._news = trio.Event()
             batch, self._untold = self._untold, {}
+            self._telling = batch
             try:
                 await trio.to_thread.run_sync(tell, batch)
             except Exception:
                 self._untold = {**batch, **self._untold}
                 raise
+            finally:
+                self._telling = {}
 
     # ------------------------------------------------------------ looking
+
+    def awaited(self) -> dict[str, int]:
+        """Of which services how many endpoints have no result yet, or one that is not passed on yet."""
+        counts = {
+            name: sum(
+                (one.state == "pending" and not one.history)
+                or one.key in self._untold
+                or one.key in self._telling
+                for one in service.endpoints.values()
+            )
+            for name, service in self._services.items()
+        }
+        return {name: count for name, count in counts.items() if count}
 
     def view(self) -> dict[str, ServiceHealth]:
         """Every service that has checks. May be called in any thread."""

@@ -57,6 +57,7 @@ def _top(config: Config) -> dict[str, Any]:
             config.access_log,
             config.log,
             config.limits,
+            ready_timeout=config.ready_timeout,
         )
     )
     return {key: value for key, value in top.items() if key not in ("listeners", "services")}

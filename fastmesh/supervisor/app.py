@@ -28,12 +28,14 @@ from fastmesh.observability.logs import timestamp
 from fastmesh.observability.metrics import ReloadCounts
 from fastmesh.supervisor import activation, memory, notify, resources
 from fastmesh.supervisor.application import ApplicationUser
+from fastmesh.supervisor.beside import end_with_application, outbound_of
 from fastmesh.supervisor.dataplane import DataPlane, DataPlaneFactory
 from fastmesh.supervisor.drain import Exit, Shutdown, drain
 from fastmesh.supervisor.estate import Estate
-from fastmesh.supervisor.keeper import ConfigKeeper
+from fastmesh.supervisor.keeper import FIRST_SECONDS, PATIENT_SECONDS, ConfigKeeper
 from fastmesh.supervisor.lasting import Lasting
 from fastmesh.supervisor.outliers import eject_outliers
+from fastmesh.supervisor.readiness import Readiness
 from fastmesh.supervisor.takeover import Succession
 
 log = logging.getLogger("fastmesh")
@@ -53,6 +55,7 @@ async def serve(file: str, build_data_plane: DataPlaneFactory, lasting: Lasting)
     shutdown = Shutdown()
     keeper = ConfigKeeper(file)
     outcome = Exit.FORCED  # what holds when everything is cancelled by a second signal
+    readiness = Readiness(keeper.awaited, settled=lasting.serving)
     succession = lasting.succession
     with trio.open_signal_receiver(*SIGNALS) as signals:
         lasting.raise_missed()
@@ -63,10 +66,10 @@ async def serve(file: str, build_data_plane: DataPlaneFactory, lasting: Lasting)
             if lasting.data_plane is None:
                 config = await keeper.load()
                 inherited = await succession.enter()
-                given_to_admin = share_out(lasting.given, inherited.given, config)
+                for_admin = share_out(lasting.given, inherited.given, config)
                 lasting.data_plane = make_data_plane(build_data_plane, config, lasting.given, inherited.told)
                 keeper.inherit(inherited.told, inherited.drains, inherited.names)
-                lasting.admin = await bind_everything(keeper, lasting.data_plane, given_to_admin)
+                lasting.admin = await bind_everything(keeper, lasting.data_plane, for_admin, lasting.given)
                 await succession.still_wanted()
                 lasting.data_plane.start()
                 await succession.serving(lasting.data_plane, lasting.admin)
@@ -77,25 +80,26 @@ async def serve(file: str, build_data_plane: DataPlaneFactory, lasting: Lasting)
             if lasting.keeper is not None:
                 await start_again(keeper, lasting.keeper, shutdown)
             lasting.keeper = keeper
-            control = Control(keeper, data_plane, shutdown, succession, failures=lasting.failures)
+            control = Control(keeper, data_plane, shutdown, succession, readiness, failures=lasting.failures)
             server = AdminServer(Api(control, keeper.started_with.admin).respond)
             nursery.start_soon(server.serve, admin.sockets if admin is not None else [])
             estate = Estate(keeper, data_plane, shutdown, admin, server)
             nursery.start_soon(go_on, "waiting for a successor", succession.serve, estate)
-            start_parts(nursery, keeper, data_plane, control.application)
+            start_parts(nursery, keeper, data_plane, shutdown, control.application)
             control.started = True
             memory.give_back()
             serving = describe_start(data_plane.stats(), admin)
             log.info("%s", serving)
-            notify.ready(serving)
+            nursery.start_soon(tell_ready, readiness, keeper, shutdown, serving)
 
             # Serve, then finish. What then still runs is stopped in reverse order, by `Lasting.stop`.
             await shutdown.requested.wait()
             lasting.ending = True
             log.info("%s: draining", shutdown.reason)
-            await keeper.close("fastmesh is draining")
+            remaining = outbound_of(keeper, shutdown)
+            await keeper.close("fastmesh is draining", names=remaining is not None)
             nursery.start_soon(notify.tell_drain, shutdown.reason, data_plane.busy)
-            outcome = await drain(data_plane, keeper.config.drain, shutdown)
+            outcome = await drain(data_plane, keeper.config.drain, shutdown, remaining)
             await shutdown.end(outcome)
             await server.finish()
             nursery.cancel_scope.cancel()
@@ -103,7 +107,11 @@ async def serve(file: str, build_data_plane: DataPlaneFactory, lasting: Lasting)
 
 
 def start_parts(
-    nursery: trio.Nursery, keeper: ConfigKeeper, data_plane: DataPlane, application: ApplicationUser
+    nursery: trio.Nursery,
+    keeper: ConfigKeeper,
+    data_plane: DataPlane,
+    shutdown: Shutdown,
+    application: ApplicationUser,
 ) -> None:
     """What goes on while requests are served, and may fail without them."""
 
@@ -115,6 +123,14 @@ def start_parts(
     start("checking endpoints", keeper.checker.run, data_plane.set_health)
     start("comparing endpoints", eject_outliers, data_plane, lambda: keeper.config)
     start("looking whose the application is", application.watch)
+    start("watching the application", end_with_application, keeper, shutdown)
+
+
+async def tell_ready(readiness: Readiness, keeper: ConfigKeeper, shutdown: Shutdown, serving: str) -> None:
+    """A service manager waits for the same as whoever asks /readyz."""
+    await readiness.settle(lambda: keeper.config.ready_timeout)
+    if not shutdown.requested.is_set():
+        notify.ready(serving)
 
 
 async def start_again(keeper: ConfigKeeper, before: ConfigKeeper, shutdown: Shutdown) -> None:
@@ -135,11 +151,14 @@ class Control:
         data_plane: DataPlane,
         shutdown: Shutdown,
         succession: Succession,
+        readiness: Readiness,
         failures: int = 0,
     ) -> None:
         """``failures``: how many control planes failed before this one."""
         self.started = False
         self.application = ApplicationUser(lambda: keeper.config.sidecar)
+        readiness.object(lambda: filter(None, [self.application.not_ready()]))
+        self._readiness = readiness
         self._failures = failures
         self._succession = succession
         self._since = time.time()
@@ -147,10 +166,10 @@ class Control:
         self._data_plane = data_plane
         self._shutdown = shutdown
 
-    def not_ready(self) -> str | None:
+    def not_ready(self) -> tuple[str, ...]:
         if self._shutdown.requested.is_set():
-            return "draining"
-        return self.application.not_ready() if self.started else "starting"
+            return ("draining",)
+        return self._readiness.reasons() if self.started else ("starting",)
 
     def config(self) -> Config:
         return self._keeper.config
@@ -183,13 +202,23 @@ class Control:
         return self._keeper.checker.view()
 
     def process(self) -> Mapping[str, Any]:
+        sidecar = self._keeper.config.sidecar
         return {
             "version": __version__,
             "pid": os.getpid(),
             "since": timestamp(self._since),
-            "state": self.not_ready() or "serving",
+            "state": self._state(),
+            "uid": os.geteuid(),
+            "transparent": sidecar is not None and sidecar.transparent,
             "takeover": self._succession.view(),
         }
+
+    def _state(self) -> str:
+        if self._shutdown.requested.is_set():
+            return "draining"
+        if not self.started:
+            return "starting"
+        return "waiting" if self._readiness.reasons() else "serving"
 
     async def reload(self) -> ReloadOutcome:
         return await self._keeper.reload("reload asked for")
@@ -198,6 +227,9 @@ class Control:
         if watched:
             self._shutdown.expect_watcher()
         self._shutdown.request("drain asked for")
+
+    def quit(self) -> None:
+        self._shutdown.let_go("quit asked for")
 
     async def watch_drain(self) -> None:
         await self._shutdown.watch()
@@ -288,10 +320,13 @@ def make_data_plane(
 
 
 async def bind_everything(
-    keeper: ConfigKeeper, data_plane: DataPlane, given_to_admin: Mapping[str, Given]
+    keeper: ConfigKeeper,
+    data_plane: DataPlane,
+    given_to_admin: Mapping[str, Given],
+    given: Mapping[str, Given] | None = None,
 ) -> AdminListening | None:
     """Binds the admin API and the listeners, but for what was handed in; says everything that is in the way
-    at once."""
+    at once. Who waits in sockets that were handed in waits for names too, rather than to be turned away."""
     wrong: list[StartError] = []
     admin: AdminListening | None = None
     try:
@@ -300,7 +335,7 @@ async def bind_everything(
     except StartError as error:
         wrong.append(error)
     try:
-        await keeper.apply_first(data_plane)
+        await keeper.apply_first(data_plane, PATIENT_SECONDS if given else FIRST_SECONDS)
     except StartError as error:
         wrong.append(error)
     if wrong:

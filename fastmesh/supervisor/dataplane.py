@@ -92,8 +92,12 @@ class DataPlane(Protocol):
     def tunnels(self) -> int:
         """Tunnels and TCP relays."""
 
-    def close_idle(self, least_idle: float) -> None:
-        """Lets go of clients that have waited for so many seconds between two requests; returns at once."""
+    def close_idle(self, least_idle: float, leaving: bool = False) -> None:
+        """Lets go of clients that have waited for so many seconds between two requests; with ``leaving`` only
+        of those of closed sockets. Returns at once."""
+
+    def leaving(self) -> int:
+        """Clients of closed sockets, as far as is known: 1 at least until workers have looked."""
 
     def stop(self) -> None:
         """Closes everything and joins the workers (blocking)."""

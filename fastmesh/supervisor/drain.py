@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from math import inf
+from typing import Protocol
 
 import trio
 
@@ -44,13 +45,16 @@ class Exit(IntEnum):
 
 class Shutdown:
     """Whether the end was asked for (``asked``), or comes since another process serves now (``successor``,
-    its pid), and how far it is. The first request drains; a second one, by signal, forces."""
+    its pid), or since nobody needs this one any more, and how far it is. The first request drains; a second
+    one, by signal, forces. ``application_gone``: the application is not waited for."""
 
     def __init__(self) -> None:
         self.requested = trio.Event()
         self.reason = ""
         self.asked = False
         self.successor = 0
+        self.application_gone = trio.Event()
+        self.waits_for: str | None = None
         self._since = 0.0  # by the clock on the wall
         self._closed_at: float | None = None  # when the listeners were closed, by trio's clock
         self._timeout = inf
@@ -62,9 +66,20 @@ class Shutdown:
 
     def request(self, reason: str) -> None:
         self.asked = True
+        self._hasten()
+        self._begin(reason)
+
+    def let_go(self, reason: str) -> None:
+        """The application has gone, or says that it needs this process no more: it drains without delay and
+        waits only for clients. Whoever stops both has asked for nothing yet: a first signal then is no second
+        one."""
+        self.application_gone.set()
+        self._hasten()
+        self._begin(reason)
+
+    def _hasten(self) -> None:
         for scope in self._hastened:
             scope.deadline = min(scope.deadline, trio.current_time() + HASTE_SECONDS)
-        self._begin(reason)
 
     @contextmanager
     def hastening(self, scope: trio.CancelScope) -> Iterator[None]:
@@ -127,26 +142,52 @@ class Shutdown:
             seconds=None if closed_at is None else round(trio.current_time() - closed_at, 3),
             timeout=None if closed_at is None or self._timeout == inf else self._timeout,
             exit_code=self._code,
+            waits_for=self.waits_for,
         )
 
 
-async def drain(data_plane: DataPlane, settings: Drain, shutdown: Shutdown) -> Exit:
-    """Waits ``delay`` (readiness already fails, so that balancers in front look elsewhere), closes the
-    listeners, lets what is in progress finish and idle clients go, for at most ``timeout``.
+class Remaining(Protocol):
+    """The listeners that go on while the others drain, since the application uses them
+    (`fastmesh.supervisor.application.Outbound`)."""
 
-    When another process has taken over there is no delay: nobody has to look elsewhere."""
-    if settings.delay > 0 and not shutdown.successor:
+    def waits_for(self) -> str:
+        """What ends them, in words."""
+
+    async def end_inbound(self) -> None:
+        """Closes all other listeners; their answers say so from then on."""
+
+    async def application_gone(self) -> None: ...
+
+    async def end(self) -> None:
+        """Nothing is changed any more: what goes on now closes."""
+
+
+async def drain(
+    data_plane: DataPlane, settings: Drain, shutdown: Shutdown, remaining: Remaining | None = None
+) -> Exit:
+    """Waits ``delay`` (readiness already fails, so that balancers in front look elsewhere), closes the
+    listeners, lets what is in progress finish and idle clients go, for at most ``timeout``. What is
+    ``remaining`` closes when the clients of the others and the application have gone.
+
+    When another process has taken over, or the application has gone, there is no delay: nobody has to look
+    elsewhere, or nothing is to be had here."""
+    if settings.delay > 0 and not shutdown.successor and not shutdown.application_gone.is_set():
         log.info("draining: still accepting for %g s", settings.delay)
-        await trio.sleep(settings.delay)
-    data_plane.refuse_new()
-    await trio.sleep(HANDSHAKE_SECONDS)
-    data_plane.close_listeners()
-    data_plane.begin_drain()  # who is told to go should meet a closed port, not one that closes just now
+        with trio.move_on_after(settings.delay):
+            await shutdown.application_gone.wait()
+    if remaining is None:
+        await _close_listeners(data_plane)
+    else:
+        await remaining.end_inbound()
     shutdown.closed(settings.timeout)
     limit = "without a limit" if settings.timeout == inf else f"for at most {settings.timeout:g} s"
-    log.info("draining: listeners are closed, %s, %s", _what_is_left(data_plane), limit)
+    what = "listeners" if remaining is None else "inbound listeners"
+    log.info("draining: %s are closed, %s, %s", what, _what_is_left(data_plane), limit)
     with trio.move_on_after(settings.timeout):
-        await _until_nobody_is_left(data_plane)
+        if remaining is not None:
+            await _let_the_application_end(data_plane, shutdown, remaining)
+            await _close_listeners(data_plane)
+        await _until(data_plane, lambda: not (data_plane.connections() or data_plane.busy()))
         log.info("drained: nothing is in progress any more")
         return Exit.DONE
     left = data_plane.busy()
@@ -165,15 +206,43 @@ def _what_is_left(data_plane: DataPlane) -> str:
     return f"{busy} in progress{of_them}, {data_plane.connections()} client connections"
 
 
-async def _until_nobody_is_left(data_plane: DataPlane) -> None:
+async def _close_listeners(data_plane: DataPlane) -> None:
+    data_plane.refuse_new()
+    await trio.sleep(HANDSHAKE_SECONDS)
+    data_plane.close_listeners()
+    data_plane.begin_drain()  # who is told to go should meet a closed port, not one that closes just now
+
+
+async def _let_the_application_end(data_plane: DataPlane, shutdown: Shutdown, remaining: Remaining) -> None:
+    """What clients have asked for is finished with all that the application has need of for it, and then the
+    application itself."""
+    await _until(data_plane, lambda: not data_plane.leaving(), leaving=True)
+    if not shutdown.application_gone.is_set():
+        shutdown.waits_for = remaining.waits_for()
+        log.info("draining: inbound has drained, outbound goes on until %s", shutdown.waits_for)
+        async with trio.open_nursery() as nursery:
+
+            async def look() -> None:
+                await remaining.application_gone()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(look)
+            await shutdown.application_gone.wait()
+            nursery.cancel_scope.cancel()
+        shutdown.waits_for = None
+    await remaining.end()
+
+
+async def _until(data_plane: DataPlane, reached: Callable[[], bool], *, leaving: bool = False) -> None:
     """A client whose connection is open may always have sent one more request just now: so the end is when
-    there is none, not when nothing is in progress."""
+    there is none, not when nothing is in progress. ``leaving``: only clients of closed listeners are let
+    go."""
     now = trio.current_time()
     next_close, next_word = now, now + TELL_EVERY
-    while data_plane.connections() or data_plane.busy():
+    while not reached():
         now = trio.current_time()
         if now >= next_close:
-            data_plane.close_idle(IDLE_SECONDS)
+            data_plane.close_idle(IDLE_SECONDS, leaving=leaving)
             next_close = now + CLOSE_IDLE_EVERY
         if now >= next_word:
             log.info("draining: %s", _what_is_left(data_plane))

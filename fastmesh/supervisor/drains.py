@@ -68,6 +68,15 @@ class Drains:
         return found
 
 
+def without_inbound(config: Config) -> Config:
+    """``config`` with only those listeners open that a sidecar's application itself uses."""
+    listeners = {
+        name: replace(one, drain=True) if one.binds and one.direction == "inbound" else one
+        for name, one in config.listeners.items()
+    }
+    return replace(config, listeners=listeners)
+
+
 def in_file(config: Config) -> Iterator[DrainTarget]:
     """What the file itself says is to drain."""
     for listener in config.listeners.values():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from fastmesh.config import Loaded
 from fastmesh.discovery import KnownName, Resolver
 from fastmesh.errors import ConfigError, FastmeshError, Problem, StartError
 from fastmesh.health import Checker
+from fastmesh.health.checker import MOST_SECONDS
 from fastmesh.model import Config, Resolved
 from fastmesh.model.told import Told
 from fastmesh.observability import logs
@@ -29,12 +30,17 @@ from fastmesh.registry import ConfigWatcher
 from fastmesh.supervisor import memory, notify
 from fastmesh.supervisor.accesslog import AccessLogFile
 from fastmesh.supervisor.dataplane import ApplyResult, DataPlane
-from fastmesh.supervisor.drains import Drains, file_says
+from fastmesh.supervisor.drains import Drains, file_says, without_inbound
 
 log = logging.getLogger("fastmesh.config")
 
 LOOK_SECONDS = 1.0  # at endpoints that take no connections
 RETRY_SECONDS = 5.0
+
+# How long a start waits for names, and then for first checks, before it serves with what it has: what answers
+# at all does so in that time. When clients wait meanwhile, in sockets that were handed in, it has more.
+FIRST_SECONDS = 0.5
+PATIENT_SECONDS = 5.0
 
 
 class ConfigKeeper:
@@ -60,6 +66,8 @@ class ConfigKeeper:
         self.resolver = Resolver()
         self._warned: set[str] = set()
         self._closed: str | None = None
+        self._names_go_on = False
+        self._inbound_ended = False
         self._changing = trio.Lock()
         self._watching = trio.Event()
 
@@ -74,13 +82,15 @@ class ConfigKeeper:
         self._warn_of(loaded.warnings)
         return loaded.config
 
-    async def apply_first(self, data_plane: DataPlane) -> None:
-        """Hands what `load` read to the data plane, which binds its listeners. Raises StartError."""
+    async def apply_first(self, data_plane: DataPlane, seconds: float = FIRST_SECONDS) -> None:
+        """Hands what `load` read to the data plane, which binds its listeners. Waits for ``seconds`` at most
+        for names, and for checks: what they say later is put in force then. Raises StartError."""
         self._data_plane = data_plane
         opened = self.access_log.open_for(self.config.access_log)
-        await self.resolver.learn(self.config)
+        with trio.move_on_after(seconds):
+            await self.resolver.learn(self.config)
         self.resolved = self.resolver.resolved(self.config)
-        result = await self._apply(self.config, self.resolved)
+        result = await self._apply(self.config, self.resolved, seconds)
         self.resolver.follow(self.config)
         self.access_log.use(self.config.access_log, opened, data_plane)
         self.last = _outcome("applied", generation=result.generation)
@@ -114,6 +124,16 @@ class ConfigKeeper:
             log.error("the last good configuration could not be put in force again: %s", error)
         await trio.to_thread.run_sync(self._data_plane.set_health, verdicts)
         self.checker.follow(self.config, self.resolved)
+
+    def awaited(self) -> Iterator[str]:
+        """The first results that are not in force yet, a sentence each; that a name does not exist is one."""
+        names = self.resolver.awaited(self.config)
+        for host in names:
+            yield f"no answer yet for the name {host}"
+        if not names and self.resolver.resolved(self.config) != self.resolved:
+            yield "the addresses of names are not in force yet"
+        for service, count in self.checker.awaited().items():
+            yield f"no check of {count} endpoint{'s' if count > 1 else ''} of service {service} has ended yet"
 
     # Changing
 
@@ -189,7 +209,7 @@ class ConfigKeeper:
         """Puts in force what names stand for by now. False: that could not be done."""
         async with self._changing:
             resolved = self.resolver.resolved(self.config)
-            if self._closed is not None or resolved == self.resolved:
+            if (self._closed is not None and not self._names_go_on) or resolved == self.resolved:
                 return True
             try:
                 await self._apply(self.config, resolved)
@@ -242,10 +262,18 @@ class ConfigKeeper:
             log.info("asked for by the admin API: %s %s", target.text, "drains" if on else "drains no more")
             return DrainOutcome(True, f"{target.text} {'drains' if on else 'drains no more'}")
 
-    async def close(self, why: str) -> None:
-        """Lets a change in progress finish and refuses all further ones."""
+    async def close(self, why: str, *, names: bool = False) -> None:
+        """Lets a change in progress finish and refuses all further ones; with ``names`` host names are still
+        followed."""
         async with self._changing:
             self._closed = why
+            self._names_go_on = names
+
+    async def end_inbound(self) -> None:
+        """All listeners but the outbound ones drain from now on, whatever the configuration says."""
+        async with self._changing:
+            self._inbound_ended = True
+            await self._apply(self.config, self.resolved)
 
     @asynccontextmanager
     async def unchanging(self) -> AsyncIterator[None]:
@@ -268,11 +296,13 @@ class ConfigKeeper:
 
     # Inside
 
-    async def _apply(self, config: Config, resolved: Resolved) -> ApplyResult:
+    async def _apply(self, config: Config, resolved: Resolved, seconds: float = MOST_SECONDS) -> ApplyResult:
         # No request meets an endpoint that was not checked, so that comes first.
-        verdicts = await self.checker.prepare(config, resolved)
+        verdicts = await self.checker.prepare(config, resolved, min(seconds, MOST_SECONDS))
         # In a thread, so that the admin API answers meanwhile.
         effective = self.drains.effective(config)
+        if self._inbound_ended:
+            effective = without_inbound(effective)
         result = await trio.to_thread.run_sync(self._data_plane.apply, effective, resolved, verdicts)
         self.checker.follow(config, resolved)
         return result

@@ -50,18 +50,19 @@ class FakeControl:
         self.data_plane = FakeDataPlane(workers=2, connection_limit=100)
         self.in_force = config or example_config()
         self.data_plane.config = self.in_force
-        self.reason: str | None = None
+        self.reasons: tuple[str, ...] = ()
         self.outcome = ReloadOutcome("applied", AT, 1)
         self.checks: dict[str, ServiceHealth] = {}
         self.reloads = 0
         self.asked_to_end = 0
+        self.asked_to_quit = 0
         self.watched = 0
         self.progress = ProcessDrain("serving", "", None, 0, 0, 0, None, None, None)
         self.draining: dict[DrainTarget, DrainBy] = {}
         self.refuse_drain: DrainRefused | None = None
 
-    def not_ready(self) -> str | None:
-        return self.reason
+    def not_ready(self) -> tuple[str, ...]:
+        return self.reasons
 
     def config(self) -> Config:
         return self.in_force
@@ -100,6 +101,9 @@ class FakeControl:
     def start_drain(self, *, watched: bool = False) -> None:
         self.asked_to_end += 1
         self.watched += watched
+
+    def quit(self) -> None:
+        self.asked_to_quit += 1
 
     async def watch_drain(self) -> None:
         self.watched += 1

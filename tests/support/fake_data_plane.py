@@ -46,7 +46,7 @@ class FakeDataPlane:
     """Records what it was told: calls, the verdicts of the last `apply` and those since, ejections.
 
     `in_progress` is what `busy` says, `clients` what `connections` says until idle ones are let go,
-    `may_eject` what `eject` does."""
+    `inbound` what `leaving` says, `may_eject` what `eject` does."""
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class FakeDataPlane:
         self.in_progress = 0
         self.clients = 0
         self.relays = 0
+        self.inbound = 0
         self.refuse: str | None = None
         self.access_log: tuple[int | None, str] = (None, "")
         self.leaks = 0
@@ -224,8 +225,11 @@ class FakeDataPlane:
     def tunnels(self) -> int:
         return self.relays
 
-    def close_idle(self, least_idle: float) -> None:
-        self._called("close_idle")
+    def close_idle(self, least_idle: float, leaving: bool = False) -> None:
+        self._called("close_idle of closed sockets" if leaving else "close_idle")
+
+    def leaving(self) -> int:
+        return self.inbound
 
     def stop(self) -> None:
         self._called("stop")

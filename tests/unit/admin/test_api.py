@@ -37,7 +37,7 @@ async def test_health_and_readiness():
     async with running_api() as api:
         assert (await api.ask("GET", "/healthz"))[::2] == (200, b"ok\n")
         assert (await api.ask("GET", "/readyz"))[::2] == (200, b"ready\n")
-        api.control.reason = "draining"
+        api.control.reasons = ("draining",)
         assert (await api.ask("GET", "/readyz"))[::2] == (503, b"draining\n")
         assert (await api.ask("GET", "/healthz"))[0] == 200
 
@@ -143,6 +143,25 @@ async def test_drain_answers_at_once():
         assert (api.control.asked_to_end, api.control.watched) == (1, 0)
         assert (await api.ask("POST", "/api/v1/drain?watch"))[0] == 202
         assert (api.control.asked_to_end, api.control.watched) == (2, 1)
+
+
+@pytest.mark.trio
+async def test_quit_answers_at_once():
+    async with running_api() as api:
+        status, _, body = await api.ask("POST", "/api/v1/quit")
+        assert (status, json.loads(body)) == (202, {"result": "draining"})
+        assert (api.control.asked_to_quit, api.control.asked_to_end) == (1, 0)
+        assert (await api.ask("GET", "/api/v1/quit"))[0] == 405
+
+
+@pytest.mark.trio
+async def test_what_readiness_waits_for_has_a_line_each():
+    async with running_api() as api:
+        api.control.reasons = ("no answer yet for the name a", "no check of b")
+        assert (await api.ask("GET", "/readyz"))[::2] == (
+            503,
+            b"no answer yet for the name a\nno check of b\n",
+        )
 
 
 @pytest.mark.trio

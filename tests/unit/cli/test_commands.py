@@ -18,6 +18,7 @@ NAMES = (
     "demo",
     "reload",
     "drain",
+    "wait",
     "healthcheck",
     "sidecar",
     "version",

@@ -2,6 +2,7 @@
 
 import io
 
+from fastmesh.cli import draining
 from fastmesh.cli.draining import Display
 
 
@@ -34,3 +35,13 @@ def test_the_end_alone():
     out = Terminal()
     Display(out).end("ended")
     assert out.getvalue() == "ended\n"
+
+
+def test_what_outbound_waits_for_is_shown():
+    progress = {"in_progress": 2, "tunnels": 0, "connections": 3, "seconds": 7.2, "timeout": 30.0}
+    line = draining._process_line({**progress, "waits_for": "process 7 has ended"})
+    assert line == (
+        "draining: 2 in progress, 3 connections, outbound goes on until process 7 has ended, 7 s of 30 s"
+    )
+    for without in ({**progress, "waits_for": None}, progress):  # that of an older process has no such key
+        assert draining._process_line(without) == "draining: 2 in progress, 3 connections, 7 s of 30 s"

@@ -29,6 +29,7 @@ def test_minimal_file_has_every_default(folder: Folder) -> None:
     assert config.limits.header_bytes == 32768
     assert config.limits.body is None
     assert (config.drain.delay, config.drain.timeout) == (0.0, 30.0)
+    assert config.ready_timeout == 10.0
     web = config.listeners["web"]
     assert web.binds == (Bind("inet6", "", 8080),)
     assert web.binds[0].text == ":8080"
@@ -54,6 +55,7 @@ def test_other_settings(folder: Folder) -> None:
 workers: 3
 trusted_proxies: [10.0.0.0/8, 192.168.1.1, "2001:DB8::/32", 10.0.0.0/8]
 drain: {delay: 1s, timeout: none}
+ready_timeout: 1m
 access_log: {format: combined}
 log: {level: debug}
 limits: {body: 1MiB, connections: 10, memory: 256MiB, min_rate: 1KiB}
@@ -63,6 +65,7 @@ limits: {body: 1MiB, connections: 10, memory: 256MiB, min_rate: 1KiB}
     assert config.workers == 3
     assert config.trusted_proxies == ("10.0.0.0/8", "192.168.1.1/32", "2001:db8::/32")
     assert (config.drain.delay, config.drain.timeout) == (1.0, math.inf)
+    assert config.ready_timeout == 60.0
     assert config.access_log == AccessLog("stdout", "combined")
     assert (config.limits.body, config.limits.connections) == (1 << 20, 10)
     assert (config.limits.memory, config.limits.min_rate) == (256 << 20, 1024)

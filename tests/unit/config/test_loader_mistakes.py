@@ -75,6 +75,7 @@ MISTAKES = [
     (settings("drain: {delay: 5}"), ["f:1:16: `delay`: `5` has no unit; write `5s` for seconds or `5ms` for milliseconds"]),
     (settings("drain: {delay: -5s}"), ["f:1:16: `delay`: `-5s` is negative; a duration is 0s or longer"]),
     (settings("drain: {delay: 5 min}"), ["f:1:16: `delay`: `5 min` is not a duration; write one such as `250ms`, `2s`, `1m` or `1h30m`"]),
+    (settings("ready_timeout: none"), ["f:1:16: `ready_timeout`: `none` is not possible here; write a duration such as `2s`"]),
     (settings("drain: {delay: none}"), ["f:1:16: `delay`: `none` is not possible here; write a duration such as `2s`"]),
     (settings("defaults: {timeouts: {connect: 0s}}"), ["f:1:32: `connect`: `0s` is too small; the least is 1ms"]),
     (settings("limits: {body: 1000}"), ["f:1:16: `body`: `1000` has no unit; write `1000B` for bytes or `1000KiB` for units of 1,024"]),
@@ -271,7 +272,7 @@ MISTAKES = [
     (settings("registry: ${file:nope}"), ["f:1:11: `${file:nope}`: the file does not exist; check the path"]),
     (settings("registry: ${1x}"), ["f:1:11: `${1x}` is not a reference; write `${VAR}`, `${VAR:-default}`, `${VAR:?message}` or `${file:/path}`, or `$$` for a dollar sign"]),
     (settings("registry: 'a${b'"), ["f:1:11: `a${b`: `${` has no closing `}`; write `$$` for a dollar sign"]),
-    (settings("${X}: 1"), ["f:1:1: `${X}`: variables are expanded in values, not in keys", "f:1:1: the file has no key `${X}`; the keys here are `admin`, `workers`, `registry`, `trusted_proxies`, `drain`, `access_log`, `log`, `limits`, `defaults`, `listeners`, `sidecar` and `services`"]),
+    (settings("${X}: 1"), ["f:1:1: `${X}`: variables are expanded in values, not in keys", "f:1:1: the file has no key `${X}`; the keys here are `admin`, `workers`, `registry`, `trusted_proxies`, `drain`, `ready_timeout`, `access_log`, `log`, `limits`, `defaults`, `listeners`, `sidecar` and `services`"]),
     # the registry
     (settings("registry: nope.d"), ["f:1:11: the registry folder `nope.d` does not exist; create it, or remove `registry`"]),
     (settings("registry: f"), ["f:1:11: the registry folder `f` is not a folder"]),

@@ -61,6 +61,7 @@ def test_values_are_written_as_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text("""
 workers: 2
 drain: {timeout: none}
+ready_timeout: 90s
 limits: {body: 10MiB, memory: 1536MiB, min_rate: none}
 listeners:
   web: {bind: ":1", routes: [{path: {exact: /a}, service: {a: 1, b: 2}, timeout: 250ms}]}
@@ -72,6 +73,7 @@ services:
     shown = as_public_dict(load(tmp_path / "f.yaml").config)
     assert shown["workers"] == 2
     assert shown["drain"] == {"delay": "0s", "timeout": "none"}
+    assert shown["ready_timeout"] == "90s"
     assert shown["limits"]["body"] == "10MiB"
     assert (shown["limits"]["memory"], shown["limits"]["min_rate"]) == ("1536MiB", "none")
     assert shown["listeners"]["db"] == {

@@ -73,9 +73,9 @@ async def test_one_lookup_serves_every_port_and_service(autojump_clock: MockCloc
     lookups = FakeLookups({"api": Hosts(("10.0.0.1", "2001:db8::1"), 30.0)})
     of = config(API, Address("name", "api", 81), inet("10.0.0.7"))
     resolver = Resolver(lookups)
-    assert not resolver.settled.is_set()
+    assert resolver.awaited(of) == ("api",)
     await resolver.learn(of)
-    assert resolver.settled.is_set()
+    assert resolver.awaited(of) == ()
     assert resolver.resolved(of) == {
         f"api:{port}": (Place(inet("10.0.0.1", port)), Place(inet("2001:db8::1", port))) for port in (80, 81)
     }
@@ -156,11 +156,53 @@ async def test_what_does_not_answer_has_an_end_and_harms_no_other(autojump_clock
     began = trio.current_time()
     await resolver.learn(of)
     assert trio.current_time() - began == LOOKUP_SECONDS
-    assert resolver.settled.is_set()
+    assert resolver.awaited(of) == ("slow",)
     assert hosts_in(resolver, of) == ["10.0.0.1"]
     assert hosts_in(resolver, of, "slow:80") == []
     resolver.follow(of)
     assert [view.last_error for view in resolver.view()] == ["", "no answer within 5 s"]
+
+
+@pytest.mark.parametrize(
+    ("table", "awaited"),
+    [
+        ({}, ()),  # there is no such name
+        ({"api": Hosts(failed="SERVFAIL")}, ("api",)),
+        ({"_http._tcp.api": Services(failed="SERVFAIL"), "api": Hosts(("10.0.0.1",))}, ("_http._tcp.api",)),
+        (
+            {"_http._tcp.api": Services((Record(0, 1, 80, "far."),)), "far.": trio.Event()},
+            ("_http._tcp.api",),
+        ),
+    ],
+)
+async def test_what_counts_as_an_answer(
+    autojump_clock: MockClock, table: dict[str, object], awaited: tuple[str, ...]
+) -> None:
+    resolver, of = Resolver(FakeLookups(table)), config(API, SRV)
+    await resolver.learn(of)
+    assert resolver.awaited(of) == awaited
+    assert resolver.awaited(config(inet("10.0.0.7"))) == ()
+
+
+async def test_who_waits_less_loses_no_answer(autojump_clock: MockClock) -> None:
+    """What has answered is used, and what has not is looked up again at once."""
+    silence = trio.Event()
+    lookups = FakeLookups({"api": Hosts(("10.0.0.1",), 30.0), "slow": silence})
+    resolver, of = Resolver(lookups), config(API, Address("name", "slow", 80))
+    with trio.move_on_after(0.5):
+        await resolver.learn(of)
+    assert hosts_in(resolver, of) == ["10.0.0.1"]
+    assert resolver.awaited(of) == ("slow",)
+    resolver.follow(of)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(resolver.run)
+        await trio.sleep(7)
+        assert lookups.asked.count("slow") == 3, "an end each 5 s, and another second"
+        lookups.table["slow"] = Hosts(("10.0.0.2",), 30.0)
+        silence.set()
+        await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+    assert resolver.awaited(of) == ()
 
 
 async def test_many_names_that_do_not_answer_have_the_same_end(autojump_clock: MockClock) -> None:

@@ -57,6 +57,36 @@ def test_a_listener_drains_and_listens_again(run: Run, origins: list[Origin]) ->
         assert not client.request(get()).says_close
 
 
+def test_only_clients_of_closed_listeners_leave(run: Run, origins: list[Origin]) -> None:
+    """Those of the others stay, however long they were idle."""
+    binds = [Bind("inet", "127.0.0.1", free_port()) for _ in range(2)]
+    one = service("s", origins[0])
+    other = Listener("other", (binds[1],), routes=forward("s"))
+    plane = run(config(one, listeners=[web(binds[0]), other]), workers=2)
+    leaves, stays = plane.client("web"), plane.client("other")
+    assert origin_of(leaves) == origin_of(stays) == "a"
+    assert plane.plane.leaving() == 0
+    plane.apply(config(one, listeners=[web(binds[0], drain=True), other]))
+    eventually(lambda: plane.plane.leaving() == 1, "the one that is there")
+
+    def left() -> bool:
+        plane.plane.close_idle(0, leaving=True)
+        return not leaves.is_open()
+
+    eventually(left, "the client of the closed listener to be let go")
+    leaves.close()
+
+    def nobody() -> bool:
+        plane.plane.close_idle(0, leaving=True)
+        return plane.plane.leaving() == 0
+
+    eventually(nobody, "nobody to leave any more")
+    assert origin_of(stays) == "a"
+    plane.plane.close_idle(0)
+    eventually(lambda: not stays.is_open(), "everybody to be let go")
+    stays.close()
+
+
 def test_a_listener_that_cannot_listen_again_drains_on(run: Run, origins: list[Origin]) -> None:
     bind = Bind("inet", "127.0.0.1", free_port())
     one = service("s", origins[0])

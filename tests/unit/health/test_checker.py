@@ -10,6 +10,7 @@ import trio.testing
 
 from fastmesh.health.checker import GRACE_SECONDS, JITTER, MOST_SECONDS
 from fastmesh.model import Address, Endpoint, Health, Place, Service
+from fastmesh.model.told import Checked
 from support.checking import BAD, CHECKED, GOOD, UNKNOWN, Rig, address, config, scenario, service, text
 
 
@@ -51,6 +52,59 @@ def test_a_name_is_all_that_it_resolves_to():
         assert set(await rig.change(named, resolved=resolved)) == {("s", text(1)), ("s", text(7))}
         assert set(await rig.change(named, resolved={"api:80": (Place(address(8)),)})) == {("s", text(8))}
         assert set(rig.checker.view()["s"].endpoints) == {text(1), text(8)}
+
+    scenario(test)
+
+
+def test_what_has_no_result_yet_is_awaited():
+    """Until it is passed on; what could not be checked has one too, and another process's verdict is one."""
+
+    async def test(rig):
+        rig.hangs = {text(1), text(2)}
+        rig.answers[text(3)] = UNKNOWN
+        rig.checker.recall({("t", text(5)): Checked("healthy", 1.0, 2, True, "")})
+        slow = Health(timeout=60.0, interval=60.0)
+        await rig.change(service("s", [1, 2, 3, 4], slow), service("t", [5]), service("u", [6]))
+        await rig.passed(0.1)
+        assert rig.checker.awaited() == {"s": 2}
+        rig.hangs = {text(2)}
+        await rig.change(service("s", [2, 4], slow))
+        assert rig.checker.awaited() == {"s": 1}
+        rig.hangs = set()
+        await rig.change(service("s", [4], slow))
+        await rig.passed(0.1)
+        assert rig.checker.awaited() == {}
+
+    scenario(test)
+
+
+def test_a_verdict_is_awaited_until_it_is_passed_on(monkeypatch):
+    seen = []
+    tell = Rig.tell
+
+    def look(rig, verdicts):
+        seen.append(rig.checker.awaited())
+        tell(rig, verdicts)
+
+    monkeypatch.setattr(Rig, "tell", look)
+
+    async def test(rig):
+        await rig.change(service("s", [1]))
+        assert rig.checker.awaited() == {"s": 1}
+        await rig.passed(0.1)
+        assert seen == [{"s": 1}]
+        assert rig.checker.awaited() == {}
+
+    scenario(test)
+
+
+def test_a_start_may_wait_for_less():
+    async def test(rig):
+        rig.hangs = {text(1)}
+        start = trio.current_time()
+        wanted = config(service("s", [1, 2]))
+        assert await rig.checker.prepare(wanted, {}, 0.5) == {("s", text(2)): True}
+        assert trio.current_time() - start == pytest.approx(0.5)
 
     scenario(test)
 

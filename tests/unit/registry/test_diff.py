@@ -23,6 +23,7 @@ services:
     ("edits", "expected"),
     [
         ([], []),
+        ([("listeners:", "ready_timeout: 1m\nlisteners:")], ["ready_timeout 10s -> 1m"]),
         ([('"10.0.0.2:80"', '"10.0.0.2:80", "10.0.0.3:80"')], ["service a: endpoint 10.0.0.3:80 added"]),
         ([(', "10.0.0.2:80"', "")], ["service a: endpoint 10.0.0.2:80 removed"]),
         (

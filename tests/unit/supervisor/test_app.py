@@ -1,5 +1,6 @@
 """The parts of the stack that can be looked at without a process."""
 
+import os
 import socket
 
 import pytest
@@ -7,9 +8,11 @@ import trio
 import trio.testing
 
 from fastmesh.errors import StartError
+from fastmesh.model import Given
 from fastmesh.supervisor import app
 from fastmesh.supervisor.drain import Shutdown
 from fastmesh.supervisor.keeper import ConfigKeeper
+from fastmesh.supervisor.readiness import Readiness
 from fastmesh.supervisor.takeover import Succession
 from support.fake_data_plane import FakeDataPlane
 
@@ -49,22 +52,98 @@ def test_everything_in_the_way_is_said_at_once(file, taken):
     assert f"{bind} is in use" in str(raised.value)
 
 
+@pytest.mark.parametrize(("given", "seconds"), [({}, 0.5), ({"127.0.0.1:80": Given((), True)}, 5.0)])
+def test_who_waits_in_a_socket_waits_for_names_too(file, given, seconds):
+    file.write_text(FILE.format(admin="off", bind="127.0.0.1:0"))
+    asked = []
+
+    class Keeper(ConfigKeeper):
+        async def apply_first(self, data_plane, seconds):
+            asked.append(seconds)
+
+    async def main():
+        keeper = Keeper(str(file))
+        await keeper.load()
+        await app.bind_everything(keeper, FakeDataPlane(workers=1, connection_limit=1), {}, given)
+
+    trio.run(main)
+    assert asked == [seconds]
+
+
+def test_what_the_api_shows_of_the_process(file):
+    file.write_text(FILE.format(admin="off", bind="127.0.0.1:0"))
+    transparent = "sidecar: {mode: transparent, app: 8000}\n"
+
+    async def main():
+        keeper = ConfigKeeper(str(file))
+        shutdown = Shutdown()
+        missing = ["a name"]
+        control = app.Control(keeper, None, shutdown, Succession(None), Readiness(lambda: missing))
+        await keeper.load()
+        assert control.process()["state"] == "starting"
+        control.started = True
+        assert control.process()["state"] == "waiting"
+        missing.clear()
+        shown = control.process()
+        assert (shown["state"], shown["uid"], shown["transparent"]) == ("serving", os.geteuid(), False)
+        file.write_text(file.read_text() + transparent)
+        await keeper.load()
+        assert control.process()["transparent"]
+        control.quit()
+        assert control.process()["state"] == "draining"
+        assert shutdown.application_gone.is_set()
+
+    trio.run(main)
+
+
+def test_a_service_manager_hears_of_readiness_and_not_of_a_start_that_ends(file, monkeypatch):
+    told = []
+    monkeypatch.setattr(app.notify, "ready", told.append)
+    file.write_text(FILE.format(admin="off", bind="127.0.0.1:0"))
+    missing = ["a name"]
+
+    async def main():
+        keeper = ConfigKeeper(str(file))
+        await keeper.load()
+        async with trio.open_nursery() as nursery:
+            shutdown = Shutdown()
+            nursery.start_soon(app.tell_ready, Readiness(lambda: missing), keeper, shutdown, "serves")
+            await trio.sleep(5)
+            assert told == []
+            missing.clear()
+        assert told == ["serves"]
+        missing.append("a name")
+        shutdown.request("SIGTERM")
+        await app.tell_ready(Readiness(lambda: missing), keeper, shutdown, "serves")
+        assert told == ["serves"]
+        assert trio.current_time() == pytest.approx(15, abs=0.2)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
 def test_readiness_follows_the_stack():
     shutdown_at = []
+    missing, objections = ["a name"], ["an objection"]
 
     async def main():
         shutdown = Shutdown()
         data_plane = FakeDataPlane(workers=1, connection_limit=1)
-        control = app.Control(ConfigKeeper("x"), data_plane, shutdown, Succession(None))
-        assert control.not_ready() == "starting"
+        readiness = Readiness(lambda: missing)
+        control = app.Control(ConfigKeeper("x"), data_plane, shutdown, Succession(None), readiness)
+        assert control.not_ready() == ("starting",)
         control.started = True
-        assert control.not_ready() is None
+        assert control.not_ready() == ("a name",)
+        readiness.object(lambda: objections)
+        missing.clear()
+        assert control.not_ready() == ("an objection",)
+        objections.clear()
+        assert control.not_ready() == ()
         control.application._complaint = "the application is us"
-        assert control.not_ready() == "the application is us"
+        assert control.not_ready() == ("the application is us",)
         control.application._complaint = None
         assert control.health() == {}
         control.start_drain()
-        assert control.not_ready() == "draining"
+        assert control.not_ready() == ("draining",)
         shutdown_at.append(shutdown.reason)
 
     trio.run(main)

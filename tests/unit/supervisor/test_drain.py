@@ -82,7 +82,7 @@ def test_idle_clients_are_let_go_again_and_again_until_none_is_left(data_plane):
     data_plane.clients = 3
     looks = []
 
-    def close_idle(least_idle):
+    def close_idle(least_idle, leaving=False):
         looks.append((trio.current_time(), least_idle))
         if len(looks) > 8:
             data_plane.clients = 0
@@ -163,6 +163,104 @@ def test_progress(data_plane):
         assert (seen.state, seen.exit_code) == ("ended", 4)
 
     run_on_jumping_clock(main)
+
+
+class Remaining:
+    """Outbound listeners; the application has gone when `gone` is set."""
+
+    def __init__(self, data_plane):
+        self.data_plane = data_plane
+        self.gone = trio.Event()
+
+    def waits_for(self):
+        return "somebody has gone"
+
+    async def end_inbound(self):
+        self.data_plane.calls.append("end_inbound")
+
+    async def application_gone(self):
+        await self.gone.wait()
+
+    async def end(self):
+        self.data_plane.calls.append("end")
+
+
+CLOSING = ["end", "refuse_new", "close_listeners", "begin_drain"]
+
+
+def test_inbound_ends_then_the_application_then_outbound(data_plane, caplog):
+    caplog.set_level(logging.INFO, logger="fastmesh")
+    data_plane.inbound = data_plane.in_progress = 3
+
+    async def main():
+        shutdown, remaining = Shutdown(), Remaining(data_plane)
+        shutdown.request("SIGTERM")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drain, data_plane, Drain(0, 30), shutdown, remaining)
+            await trio.sleep(4)
+            assert set(data_plane.calls) == {"end_inbound", "close_idle of closed sockets"}
+            assert shutdown.progress(data_plane).waits_for is None
+            data_plane.inbound = 0
+            await trio.sleep(1)
+            assert shutdown.progress(data_plane).waits_for == "somebody has gone"
+            assert set(data_plane.calls) == {"end_inbound", "close_idle of closed sockets"}
+            remaining.gone.set()
+            await trio.sleep(1)
+            assert [one for one in data_plane.calls if "idle" not in one] == ["end_inbound", *CLOSING]
+            assert shutdown.progress(data_plane).waits_for is None
+            data_plane.in_progress = 0
+        assert trio.current_time() < 6.1
+
+    run_on_jumping_clock(main)
+    assert "draining: inbound listeners are closed" in caplog.text
+    assert "draining: inbound has drained, outbound goes on until somebody has gone" in caplog.text
+
+
+@pytest.mark.parametrize(("busy", "code"), [(0, Exit.DONE), (2, Exit.DRAIN_TIMEOUT)])
+def test_an_application_that_does_not_go_meets_the_deadline(data_plane, busy, code):
+    data_plane.in_progress = busy
+
+    async def main():
+        assert await drain(data_plane, Drain(0, 7), Shutdown(), Remaining(data_plane)) is code
+        assert trio.current_time() == pytest.approx(7.0, abs=0.1)
+
+    run_on_jumping_clock(main)
+    assert data_plane.calls == ["end_inbound"]
+
+
+@pytest.mark.parametrize("at", [0, 3, 8])
+def test_who_lets_go_is_not_waited_for_and_has_no_delay(data_plane, at):
+    """Whether it says so first, in the delay, or when outbound alone goes on."""
+
+    async def main():
+        shutdown = Shutdown()
+        if at:
+            shutdown.request("SIGTERM")
+
+        async def let_go():
+            await trio.sleep(at)
+            shutdown.let_go("quit asked for")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(let_go)
+            await shutdown.requested.wait()
+            code = await drain(data_plane, Drain(5, 30), shutdown, Remaining(data_plane))
+            assert code is Exit.DONE
+        assert trio.current_time() == pytest.approx(at + 0.1, abs=0.1)
+        assert shutdown.reason == ("SIGTERM" if at else "quit asked for")
+
+    run_on_jumping_clock(main)
+    assert data_plane.calls == ["end_inbound", *CLOSING]
+
+
+def test_a_signal_after_who_lets_go_is_the_first_one():
+    async def main():
+        shutdown = Shutdown()
+        shutdown.let_go("quit asked for")
+        assert shutdown.requested.is_set()
+        assert not shutdown.asked
+
+    trio.run(main)
 
 
 def test_without_a_watcher_the_end_does_not_wait():

@@ -4,7 +4,7 @@ import pytest
 
 from fastmesh.admin.control import DrainTarget
 from fastmesh.model import Address, Bind, Config, Endpoint, Listener, Service
-from fastmesh.supervisor.drains import Drains, file_says
+from fastmesh.supervisor.drains import Drains, file_says, without_inbound
 
 A, B = Address("inet", "10.0.0.1", 80), Address("inet", "10.0.0.2", 80)
 LISTENER = DrainTarget("listener", "web")
@@ -75,3 +75,19 @@ def test_a_name_that_is_not_there_changes_nothing():
     drains.put(DrainTarget("listener", "none"), True)
     assert drains.effective(config()) == config()
     assert drains.listed(config()) == {}
+
+
+def test_without_inbound_only_outbound_listens():
+    binds = (Bind("inet", "127.0.0.1", 80),)
+    listeners = {
+        "in": Listener("in", binds),
+        "out": Listener("out", binds, direction="outbound"),
+        "within": Listener("within", (), within="out"),
+    }
+    left = without_inbound(Config(listeners, config().services))
+    assert {name: one.drain for name, one in left.listeners.items()} == {
+        "in": True,
+        "out": False,
+        "within": False,
+    }
+    assert left.services == config().services

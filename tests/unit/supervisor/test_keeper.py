@@ -232,7 +232,6 @@ def test_names_are_resolved_at_load_and_again(rig, caplog):
 
     async def test():
         assert resolved() == ["127.0.0.1:80"]
-        assert rig.keeper.resolver.settled.is_set()
         lookups.table["origin.test"] = Hosts(("127.0.0.1", "127.0.0.2"), 30.0)
         # The file is unchanged, the names are another matter.
         assert (await rig.keeper.reload("SIGHUP")).result == "unchanged"
@@ -267,6 +266,69 @@ def test_names_are_followed_and_looked_up_when_endpoints_fail(rig, caplog):
     scenario(rig, test)
 
 
+def test_a_name_that_hangs_holds_the_start_up_for_a_moment_only(rig, monkeypatch):
+    """What answers is in force at once; the rest when it comes, and readiness waits for that."""
+    lookups = FakeLookups({"good.test": Hosts(("127.0.0.1",), 30.0), "slow.test": trio.Event()})
+    rig.keeper.resolver = Resolver(lookups)
+    rig.write("good.test:80, slow.test:81")
+
+    async def test():
+        assert {name: len(found) for name, found in rig.data_plane.resolved.items()} == {
+            "good.test:80": 1,
+            "slow.test:81": 0,
+        }
+        assert list(rig.keeper.awaited()) == ["no answer yet for the name slow.test"]
+        hanging, lookups.table["slow.test"] = lookups.table["slow.test"], Hosts(("127.0.0.2",), 30.0)
+        hanging.set()
+        async with trio.open_nursery() as nursery:
+            rig.data_plane.refuse = "not now"
+            monkeypatch.setattr("fastmesh.supervisor.keeper.RETRY_SECONDS", 0.05)
+            nursery.start_soon(rig.keeper.follow_names)
+            while list(rig.keeper.awaited()) != ["the addresses of names are not in force yet"]:  # noqa: ASYNC110
+                await trio.sleep(0.005)
+            rig.data_plane.refuse = None
+            while list(rig.keeper.awaited()):  # noqa: ASYNC110
+                await trio.sleep(0.005)
+            nursery.cancel_scope.cancel()
+        assert [len(found) for found in rig.data_plane.resolved.values()] == [1, 1]
+
+    async def start(rig, nursery):
+        await rig.keeper.load()
+        with trio.fail_after(3):
+            await rig.keeper.apply_first(rig.data_plane, 0.1)
+
+    monkeypatch.setattr(Rig, "start", start)
+    scenario(rig, test)
+
+
+def test_inbound_ends_whatever_the_configuration_says(rig):
+    """And outbound goes on with names that are still followed, while nothing else changes any more."""
+    lookups = FakeLookups({"orders.test": Hosts(("127.0.0.1",), 30.0)})
+    rig.keeper.resolver = Resolver(lookups)
+    orders = f"  outbound: {{orders: {{to: 'orders.test:80', listen: '127.0.0.1:{free_port()}'}}}}\n"
+    rig.write(more=f"sidecar:\n{orders}")
+
+    async def now(address):
+        lookups.table["orders.test"] = Hosts((address,), 30.0)
+        await rig.keeper.resolver.learn(rig.keeper.config, again=True)
+        assert await rig.keeper.apply_names()
+        return [place.address.host for place in rig.data_plane.resolved["orders.test:80"]]
+
+    async def test():
+        await rig.keeper.close("draining", names=True)
+        assert rig.data_plane.config.listeners["web"].drain is False
+        await rig.keeper.end_inbound()
+        listeners = rig.data_plane.config.listeners
+        assert {name: one.drain for name, one in listeners.items()} == {"web": True, "outbound/orders": False}
+        assert (await rig.keeper.reload("SIGHUP")).result == "refused"
+        assert await now("127.0.0.2") == ["127.0.0.2"]
+        assert rig.data_plane.config.listeners["web"].drain
+        await rig.keeper.close("draining")
+        assert await now("127.0.0.3") == ["127.0.0.2"]
+
+    scenario(rig, test)
+
+
 def test_a_slow_lookup_keeps_nobody_waiting(rig):
     lookups = FakeLookups({"slow.test": trio.Event()})
     rig.keeper.resolver = Resolver(lookups)
@@ -293,7 +355,7 @@ class Checked:
         self.verdicts = verdicts
         self.log = []
 
-    async def prepare(self, config, resolved):
+    async def prepare(self, config, resolved, most):
         self.log.append(
             ("prepare", len(config.services["a"].endpoints), self.rig.data_plane.calls.count("apply"))
         )
