@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from support.origin import Origin
 from support.ports import free_port
@@ -21,8 +22,8 @@ Start = Callable[..., Proxy]
 BARE = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
 
 
-def wait(*arguments: str, **settings: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "fastmesh", "wait", *arguments]
+def wait(*arguments: str, under: tuple[str, ...] = (), **settings: Any) -> subprocess.Popen[str]:
+    command = [*under, sys.executable, "-m", "fastmesh", "wait", *arguments]
     settings.setdefault("env", {**os.environ, **BARE})
     pipe = subprocess.PIPE
     return subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe, stderr=pipe, **settings)
@@ -176,3 +177,21 @@ def test_a_signal_ends_the_waiting(number: signal.Signals, tmp_path: Path) -> No
     process.send_signal(number)
     code, _, err = ended(process)
     assert (code, err) == (128 + number, "")
+
+
+@pytest.mark.parametrize(("user", "code"), [(0, 125), (1337, 7)])
+def test_an_application_of_the_proxy_s_own_user_is_refused(tmp_path: Path, user: int, code: int) -> None:
+    """Where connections are intercepted; in a network namespace, since the ports are fixed."""
+    admin = f"unix:{tmp_path}/admin.sock"
+    config = {"admin": admin, "workers": 1, "sidecar": {"mode": "transparent", "app": 8000}}
+    proxy = Proxy(tmp_path, yaml.safe_dump(config), under=("unshare", "--net"))
+    try:
+        proxy.start(ready=False)
+        eventually(lambda: "fastmesh 0" in proxy.stderr, "serving", within=20)
+        # As root elsewhere, and so able to read what this test runs.
+        become = ("unshare", "--user", f"--map-user={user}")
+        found, _, said = ended(wait("--admin", admin, "--", "sh", "-c", "exit 7", under=become))
+        assert found == code
+        assert ("those of its own user (uid 0) are exempt" in said) is (user == 0)
+    finally:
+        proxy.stop()
