@@ -26,7 +26,7 @@ from fastmesh.engine.compile import (
 )
 from fastmesh.engine.numbering import Numbers, SlotKey, Slots, pack_address
 from fastmesh.engine.past import Past, tell
-from fastmesh.engine.reading import Ejection, Reader, View
+from fastmesh.engine.reading import Ejection, Reader, View, left_out_news
 from fastmesh.engine.sockets import HANDSHAKE_SECONDS, Listening, open_listening
 from fastmesh.engine.watchdog import Watchdog
 from fastmesh.errors import StartError
@@ -436,20 +436,8 @@ class DataPlane:
         if changes == self._health_changes and not self._left_out:
             return ()
         self._health_changes = changes
-        now = self._reader.left_out()
-        before = self._left_out
-        news = [
-            f"service {name}: endpoint {text} is left out for {ejection.seconds:g} s: {ejection.reason}"
-            for (name, text), ejection in sorted(now.items())
-            if (name, text) not in before or before[name, text].times != ejection.times
-        ]
-        news += [
-            f"service {name}: endpoint {text} is back"
-            for name, text in sorted(before.keys() - now.keys())
-            if (name, text) in self._slots.of
-        ]
-        self._left_out = now
-        return tuple(news)
+        before, self._left_out = self._left_out, self._reader.left_out()
+        return left_out_news(before, self._left_out, self._slots.of)
 
     def _refusals(self) -> tuple[str, ...]:
         before, self._not_redirected = self._not_redirected, self._engine.error("not_redirected")

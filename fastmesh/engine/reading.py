@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 
 from fastmesh._native.core.engine import Engine, error_text
 from fastmesh.engine import overload
+from fastmesh.engine.numbering import SlotKey
 from fastmesh.model import Config
 from fastmesh.model.histogram import HDR_COUNTS
 from fastmesh.model.stats import (
@@ -44,6 +45,23 @@ class Ejection(NamedTuple):
     times: int
     seconds: float
     reason: str
+
+
+def left_out_news(
+    before: Mapping[SlotKey, Ejection], now: Mapping[SlotKey, Ejection], known: Container[SlotKey]
+) -> tuple[str, ...]:
+    """What is worth a log line; that an endpoint is back only as long as it is ``known``."""
+    out = [
+        f"service {name}: endpoint {text} is left out for {ejection.seconds:g} s: {ejection.reason}"
+        for (name, text), ejection in sorted(now.items())
+        if (name, text) not in before or before[name, text].times != ejection.times
+    ]
+    back = [
+        f"service {name}: endpoint {text} is back"
+        for name, text in sorted(before.keys() - now.keys())
+        if (name, text) in known
+    ]
+    return (*out, *back)
 
 
 class View(Struct, frozen=True):
