@@ -135,10 +135,10 @@ def sidecar() -> Iterator[Sidecar]:
         voices.start()
         stack.callback(voices.close)
         stack.enter_context(nginx(peer, folder, "orders", ORDERS, EITHER))
-        stack.enter_context(nginx(pod, folder, "app", APPLICATION))
         made = Sidecar(pod, peer, folder)
         stack.callback(made.process.wait, 20)
         stack.callback(made.process.terminate)
+        stack.enter_context(nginx(pod, folder, "app", APPLICATION))  # it ends before its sidecar does
         eventually(made.is_ready, "the sidecar to be ready", within=20)
         pod.done("--apply")
         yield made
