@@ -198,9 +198,9 @@ def _listeners(
         listener = build_listener(name, item, drafts)
         if item.value.get("intercept"):
             for one in sidecar.intercepting_listeners(listener, item.value, drafts, services):
-                _add(listeners, one, item.key)
+                _add(listeners, one, item.key, services)
             continue
-        _add(listeners, listener, item.key)
+        _add(listeners, listener, item.key, services)
         if listener.accept_proxy and not trusted:
             key = item.value.keys["accept_proxy"]
             key.doc.report(
@@ -213,11 +213,14 @@ def _listeners(
     for node, listener in sidecar.sidecar_listeners(values.get("sidecar"), drafts, services):
         for bind in listener.binds:
             binds.add(bind, f"listener `{listener.name}`", node)
-        _add(listeners, listener, node)
+        _add(listeners, listener, node, services)
     return listeners
 
 
-def _add(listeners: dict[str, Listener], listener: Listener, node: Node) -> None:
+def _add(
+    listeners: dict[str, Listener], listener: Listener, node: Node, services: dict[str, Service]
+) -> None:
+    sidecar.check_passthrough(listener, services, node)
     if listener.name in listeners:
         problem(
             node,

@@ -39,9 +39,15 @@ def add_services(values: Values, drafts: dict[str, Draft]) -> None:
     if sidecar is not None:
         if sidecar.has("app") and sidecar.get("app") is not None:
             _add_endpoints(drafts, APP, sidecar.keys["app"], [(sidecar.nodes["app"], sidecar.get("app"))])
-        for name, item in sidecar.get("outbound", {}).items():
-            if item.value is not INVALID:
-                _add_dependency(drafts, name, item)
+        clash = sidecar.get("outbound", {}).get(APP) if sidecar.has("app") else None
+        if clash is not None:
+            problem(
+                clash.key,
+                f"`{APP}` is the application beside this sidecar, and not what it calls",
+                "give the dependency another name",
+            )
+        for name, item in _dependencies(sidecar):
+            _add_dependency(drafts, name, item)
     intercepting = [
         item.value.keys["intercept"]
         for item in values.get("listeners", {}).values()
@@ -50,7 +56,25 @@ def add_services(values: Values, drafts: dict[str, Draft]) -> None:
     if sidecar is not None and sidecar.get("mode"):
         intercepting.append(sidecar.keys["mode"])
     if intercepting:
+        own = drafts.get(PASSTHROUGH)
+        if own is not None and own.endpoints:
+            problem(
+                own.keys["endpoints"],
+                f"`{PASSTHROUGH}` stands for where an intercepted connection was going: it has no endpoints",
+                "give this service another name, or remove its `endpoints`",
+            )
+            return
         _add_endpoints(drafts, PASSTHROUGH, intercepting[0], [(intercepting[0], Address("original"))])
+
+
+def _dependencies(sidecar: Values) -> list[tuple[str, Item]]:
+    """What `outbound` names, without what was reported."""
+    named: dict[str, Item] = sidecar.get("outbound", {})
+    return [
+        (name, item)
+        for name, item in named.items()
+        if item.value is not INVALID and not (name == APP and sidecar.has("app"))
+    ]
 
 
 def _add_dependency(drafts: dict[str, Draft], name: str, item: Item) -> None:
@@ -80,6 +104,20 @@ def _add_endpoints(drafts: dict[str, Draft], name: str, key: Node, endpoints: An
     draft = drafts.setdefault(name, Draft(name, key))
     draft.keys.setdefault("endpoints", key)
     draft.endpoints.extend(endpoints)
+
+
+def check_passthrough(listener: Listener, services: dict[str, Service], node: Node) -> None:
+    """Only what was intercepted was going anywhere else."""
+    if listener.intercept:
+        return
+    for route in listener.routes:
+        for name, _ in route.action.targets if isinstance(route.action, Forward) else ():
+            if any(endpoint.address.kind == "original" for endpoint in services[name].endpoints):
+                problem(
+                    node,
+                    f"`{name}` is for connections that were intercepted, and none are by `{listener.name}`",
+                    "name another service",
+                )
 
 
 # ---------------------------------------------------------------- listeners
@@ -126,8 +164,8 @@ def _explicit(
             values.keys["inbound"], "`inbound` leads nowhere without `app`", "write `app: 8000`, or remove it"
         )
     by_bind: dict[Bind, str] = {}
-    for name, item in values.get("outbound", {}).items():
-        if item.value is INVALID or not service_exists(item.key, name, drafts):
+    for name, item in _dependencies(values):
+        if not service_exists(item.key, name, drafts):
             continue
         bind = _listen(item, services[name])
         if bind is None:
@@ -205,8 +243,8 @@ def _transparent(
         built.append((values.keys["app"], _within(inbound, services[APP], (app.port,))))
     outbound = _intercepting(OUTBOUND, (Bind("inet6", "", OUTBOUND_PORT),), OUTBOUND)
     built.append((mode, outbound))
-    for name, item in values.get("outbound", {}).items():
-        if item.value is INVALID or not service_exists(item.key, name, drafts):
+    for name, item in _dependencies(values):
+        if not service_exists(item.key, name, drafts):
             continue
         if isinstance(item.value, Values) and item.value.has("listen"):
             problem(

@@ -130,8 +130,8 @@ class Listener(Struct, frozen=True):
     `intercept`: it takes connections that the kernel redirected (iptables REDIRECT), and hands each to the
     first listener `within` it that is for the connection's original destination; with none its own service
     takes it. A listener `within` another has no binds. It is for the destination `ports`, whatever the
-    address, or where it has none for the addresses of its services' endpoints. Only there `protocol` may be
-    `auto`: whoever speaks first decides between HTTP and TCP.
+    address, or where it has none for the addresses of its services' endpoints. With `protocol` `auto`
+    (one route to one service) whoever speaks first decides between HTTP and TCP.
 
     `trusted` None: the file's `trusted_proxies`.
     """

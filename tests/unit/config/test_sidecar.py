@@ -169,6 +169,22 @@ services: {a: {endpoints: ["a:80"]}, b: {endpoints: ["b:80"], protocol: auto}}
             "sidecar: {outbound: {a: '127.0.0.1:80'}}",
             "`127.0.0.1:80` takes what is meant for `a` itself, 127.0.0.1:80; listen on another port",
         ),
+        (
+            "sidecar: {app: 8000, outbound: {app: 'app:80'}}",
+            "`app` is the application beside this sidecar, and not what it calls; give the dep",
+        ),
+        (
+            "sidecar: {mode: transparent, app: 8000}\nservices: {passthrough: {endpoints: ['10.0.0.1:80']}}",
+            "`passthrough` stands for where an intercepted connection was going: it has no endpoints; g",
+        ),
+        (
+            "sidecar: {mode: transparent, app: 8000}\nlisteners: {x: {bind: ':1', service: passthrough}}",
+            "`passthrough` is for connections that were intercepted, and none are by `x`; name ano",
+        ),
+        (
+            "sidecar: {mode: transparent, outbound: {passthrough: {}}}",
+            "`passthrough` is for connections that were intercepted, and none are by",
+        ),
         ("sidecar: {outbound: {a: {}}}", "there is no service `a`"),
         ("sidecar: {outbound: {a: {protocol: tcp}}}", "there is no service `a`"),
         (
