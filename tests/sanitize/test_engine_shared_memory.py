@@ -158,6 +158,10 @@ def listener(routes):
         "target_bytes": 8192,
         "method_bytes": 32,
         "trusted": [],
+        "intercepts": 0,
+        "draining": 0,
+        "within": 0xFFFFFFFF,
+        "destinations": [],
         "routes": [(0, b"/", (), (), (), 0) for _ in range(routes)],
         "actions": [
             {
