@@ -40,7 +40,10 @@ def add_services(values: Values, drafts: dict[str, Draft]) -> None:
         if sidecar.has("app") and sidecar.get("app") is not None:
             _add_endpoints(drafts, APP, sidecar.keys["app"], [(sidecar.nodes["app"], sidecar.get("app"))])
         for name, item in sidecar.get("outbound", {}).items():
-            if item.value is not INVALID:
+            if _is_taken(name, sidecar):
+                what = "the application itself" if name == APP else "what is not named"
+                problem(item.key, f"`{name}` is the service for {what}", "give the dependency another name")
+            elif item.value is not INVALID:
                 _add_dependency(drafts, name, item)
     intercepting = [
         item.value.keys["intercept"]
@@ -50,7 +53,28 @@ def add_services(values: Values, drafts: dict[str, Draft]) -> None:
     if sidecar is not None and sidecar.get("mode"):
         intercepting.append(sidecar.keys["mode"])
     if intercepting:
+        _check_passthrough(drafts)
         _add_endpoints(drafts, PASSTHROUGH, intercepting[0], [(intercepting[0], Address("original"))])
+
+
+def _is_taken(name: str, sidecar: Values) -> bool:
+    """Whether a dependency has the name of a service that is there for something else: their endpoints would
+    join."""
+    if name == APP:
+        return sidecar.get("app") is not None
+    return name == PASSTHROUGH and bool(sidecar.get("mode"))
+
+
+def _check_passthrough(drafts: dict[str, Draft]) -> None:
+    """What is not named would be sent to endpoints that it was not going to."""
+    draft = drafts.get(PASSTHROUGH)
+    if draft is not None and draft.endpoints:
+        problem(
+            draft.keys["endpoints"],
+            f"the service `{PASSTHROUGH}` leads to where each connection was going, and has no endpoints of "
+            "its own beside `intercept` or `mode: transparent`",
+            "give the service with these endpoints another name",
+        )
 
 
 def _add_dependency(drafts: dict[str, Draft], name: str, item: Item) -> None:
@@ -127,7 +151,7 @@ def _explicit(
         )
     by_bind: dict[Bind, str] = {}
     for name, item in values.get("outbound", {}).items():
-        if item.value is INVALID or not service_exists(item.key, name, drafts):
+        if item.value is INVALID or _is_taken(name, values) or not service_exists(item.key, name, drafts):
             continue
         bind = _listen(item, services[name])
         if bind is None:
@@ -151,8 +175,10 @@ def _check_loop(node: Node, binds: tuple[Bind, ...], service: Service) -> None:
     for bind in binds:
         for endpoint in service.endpoints:
             address = endpoint.address
-            everywhere = bind.host in ("", "0.0.0.0", "::") and address.host in ("127.0.0.1", "::1")
-            if bind.port == address.port != 0 and (everywhere or bind.host == address.host):
+            here = address.host in ("127.0.0.1", "::1", "localhost")
+            everywhere = bind.host in ("", "0.0.0.0", "::") and here
+            by_name = address.host == "localhost" and bind.host in ("127.0.0.1", "::1")
+            if bind.port == address.port != 0 and (everywhere or by_name or bind.host == address.host):
                 problem(
                     node,
                     f"`{bind.text}` takes what is meant for `{service.name}` itself, {address.text}",
@@ -206,7 +232,7 @@ def _transparent(
     outbound = _intercepting(OUTBOUND, (Bind("inet6", "", OUTBOUND_PORT),), OUTBOUND)
     built.append((mode, outbound))
     for name, item in values.get("outbound", {}).items():
-        if item.value is INVALID or not service_exists(item.key, name, drafts):
+        if item.value is INVALID or _is_taken(name, values) or not service_exists(item.key, name, drafts):
             continue
         if isinstance(item.value, Values) and item.value.has("listen"):
             problem(

@@ -169,6 +169,29 @@ services: {a: {endpoints: ["a:80"]}, b: {endpoints: ["b:80"], protocol: auto}}
             "sidecar: {outbound: {a: '127.0.0.1:80'}}",
             "`127.0.0.1:80` takes what is meant for `a` itself, 127.0.0.1:80; listen on another port",
         ),
+        (
+            "sidecar: {outbound: {a: 'localhost:80'}}",
+            "`127.0.0.1:80` takes what is meant for `a` itself, localhost:80; listen on another port",
+        ),
+        (
+            "sidecar: {app: 8000, outbound: {app: 'a:80'}}",
+            "`app` is the service for the application itself; give the dependency another name",
+        ),
+        (
+            "sidecar: {mode: transparent, outbound: {passthrough: 'a:80'}}",
+            "`passthrough` is the service for what is not named; give the dependency another name",
+        ),
+        (
+            "sidecar: {mode: transparent, app: 8000}\nservices: {passthrough: {endpoints: ['a:80']}}",
+            "the service `passthrough` leads to where each connection was going, and has no endpoints of "
+            "its own beside `intercept` or `mode: transparent`; give the service with these endpoints "
+            "another name",
+        ),
+        (
+            "listeners: {x: {bind: ':1', intercept: outbound}}\n"
+            "services: {passthrough: {endpoints: ['a:80']}}",
+            "the service `passthrough` leads to where each connection was going",
+        ),
         ("sidecar: {outbound: {a: {}}}", "there is no service `a`"),
         ("sidecar: {outbound: {a: {protocol: tcp}}}", "there is no service `a`"),
         (
