@@ -316,7 +316,8 @@ cdef inline bint relay_retry(worker_t *w, xchg_t *x, int32_t error) noexcept nog
 
 
 cdef inline void relay_connected(worker_t *w, xchg_t *x) noexcept nogil:
-    attempt_is_good(w, x)
+    if not x.undecided:  # else a connect says nothing of how requests are answered
+        attempt_is_good(w, x)
     x.up.state = R_OPEN
     conn_timer(w, x.up, 0)
     conn_timer(w, x.client, x.tunnel_idle_ms)
