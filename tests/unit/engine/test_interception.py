@@ -246,18 +246,23 @@ def test_the_access_log_tells_where_it_went(run: Run, tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     plane.plane.set_access_log(fd, "json")
-    with TcpServer(echo, host=V6) as server:
+    with TcpServer(echo, host=V6) as server, origin_at(V6) as origin:
         with connect(V6, server.port) as client:
             client.sendall(b"x")
             assert client.recv(1) == b"x"
-        eventually(lambda: log.read_text(), "the line")
+        assert is_refused(V6, 1)
+        through = within("through", "passthrough", ports=(origin.address[1],))
+        plane.apply(config([], [intercepting(host="::1"), through]))
+        with connect(*origin.address) as client:
+            assert ask(client).startswith(b"HTTP/1.1 200")
+        eventually(lambda: log.read_text().count("\n") == 3, "the lines")
     os.close(fd)
-    line = json.loads(log.read_text())
-    assert (line["listener"], line["service"], line["endpoint"]) == (
-        "outbound",
-        "passthrough",
-        f"[{V6}]:{server.port}",
-    )
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(line["listener"], line["service"], line["endpoint"], line["status"]) for line in lines] == [
+        ("outbound", "passthrough", f"[{V6}]:{server.port}", 200),
+        ("outbound", "passthrough", f"[{V6}]:1", 502),
+        ("outbound/through", "passthrough", f"[{V6}]:{origin.address[1]}", 200),
+    ]
 
 
 # ---------------------------------------------------------------- without a kernel

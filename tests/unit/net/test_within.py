@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from fastmesh.model import Bind, Listener
+from fastmesh.model import Address, Bind, Endpoint, Listener, Service
 from support.interception import (
     ADDRESSES,
+    OTHER_V4,
     V4,
     ask,
     at,
@@ -46,6 +47,29 @@ def run() -> Iterator[Run]:
     yield run
     for plane in planes:
         plane.stop()
+
+
+@pytest.mark.parametrize("how", ["listener and service go", "its endpoints go"])
+def test_who_is_connected_reaches_where_it_was_going(run: Run, how: str) -> None:
+    """As whoever comes after the change does. What leads there belongs to that client alone."""
+    redirect(15001, "-d", "10.99.0.0/24")
+    with origin_at(V4) as one, origin_at(OTHER_V4) as other:
+        orders = Service(
+            "orders", tuple(Endpoint(Address("inet", *origin.address)) for origin in (one, other))
+        )
+        parent, inner = intercepting(), within("orders", "orders")
+        plane = run(config([orders], [parent, inner]))
+        with connect(*one.address) as client, connect(*other.address) as second:
+            for sock in (client, second):
+                assert ask(sock).startswith(b"HTTP/1.1 200")
+            gone = how == "listener and service go"
+            plane.apply(config([], [parent]) if gone else config([Service("orders", ())], [parent, inner]))
+            for origin, sock in ((one, client), (other, second)):
+                before = len(origin.requests_for("/"))
+                answer = ask(sock)
+                assert answer.startswith(b"HTTP/1.1 200")
+                assert (b"connection: close" in answer.lower()) is gone
+                assert len(origin.requests_for("/")) == before + 1
 
 
 def test_who_came_before_the_listener_intercepted_is_served(run: Run) -> None:
