@@ -15,6 +15,7 @@ from fastmesh.model import Address, Config, Listener
 
 _ANY = bytes(16)
 _MAPPED = bytes(10) + b"\xff\xff"
+_NOWHERE = ("0.0.0.0", "::")  # connections were going to an address, and `::` would read as any
 
 
 def destinations(
@@ -42,7 +43,7 @@ def _places(within: Listener, endpoints: Mapping[str, Endpoints]) -> Iterator[tu
         return
     for service in sorted(services_of(within) - {""}):
         for address, *_ in endpoints[service]:
-            if address.kind in ("inet", "inet6"):
+            if address.kind in ("inet", "inet6") and address.host not in _NOWHERE:
                 yield _packed(address), address.port
 
 
@@ -54,10 +55,16 @@ def _packed(address: Address) -> bytes:
 
 
 def unjudged(config: Config) -> Config:
-    """The configuration without checks, outlier detection and slow start of services with an `original`
-    endpoint: that is many places, of which none speaks for another."""
+    """The configuration without checks, outlier detection, slow start and kept connections of services with
+    an `original` endpoint: that is many places, of which none speaks for another or gets what is for it."""
     plain = {
-        name: replace(service, health=None, outlier_detection=None, slow_start=None)
+        name: replace(
+            service,
+            health=None,
+            outlier_detection=None,
+            slow_start=None,
+            upstream=replace(service.upstream, keepalive=0),
+        )
         for name, service in config.services.items()
         if any(endpoint.address.kind == "original" for endpoint in service.endpoints)
     }
@@ -65,11 +72,13 @@ def unjudged(config: Config) -> Config:
 
 
 def closed_within(before: Config | None, now: Config) -> bool:
-    """Whether a listener within another has gone or begun to drain: its clients are to go, too."""
+    """Whether a listener within another has gone or begun to drain, or one intercepts that did not, or no
+    longer does: its clients are to go, too."""
     if before is None:
         return False
     return any(
-        one.within is not None and not one.drain and _has_closed(now.listeners.get(name))
+        (one.within is not None and not one.drain and _has_closed(now.listeners.get(name)))
+        or (name in now.listeners and now.listeners[name].intercept != one.intercept)
         for name, one in before.listeners.items()
     )
 

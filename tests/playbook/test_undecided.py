@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
 
-from fastmesh.model import Balance, HashKey, ServiceLimits, Timeouts, Upstream
-from support.stage import CLOSE_IDLE, OK, UNHEALTHY, End, Stage, get
+from fastmesh.model import Balance, HashKey, OutlierDetection, Retries, ServiceLimits, Timeouts, Upstream
+from support.stage import CLOSE_IDLE, OK, UNHEALTHY, End, Stage, answer, get
 
 SetStage = Callable[..., Stage]
 
@@ -217,7 +218,117 @@ def test_the_key_of_a_request_decides_where_it_goes(set_stage: SetStage) -> None
     assert (len(found), sum(stage.requests())) == (1, 8)
 
 
+# ---------------------------------------------------------------- what it says of the endpoint
+
+
+NO_RETRIES = Retries(attempts=0, codes=())
+
+
+def left_out(stage: Stage) -> bool:
+    return stage.worker.left_out_ms(0) is not None
+
+
+def half_open(set_stage: SetStage) -> tuple[Stage, End, End]:
+    """A client whose connection is the first to an endpoint that was left out, and nobody has spoken."""
+    stage = set_stage(
+        protocol="auto",
+        rules={"retries": NO_RETRIES, "outlier_detection": OutlierDetection(max_ejected=1.0)},
+    )
+    stage.worker.eject_slot(0, 1000)
+    stage.worker.pass_ejection(0)
+    client = stage.client()
+    upstream = stage.origins[0].accept()
+    stage.settle()
+    assert left_out(stage)
+    return stage, client, upstream
+
+
+def test_a_connect_does_not_break_a_row_of_bad_answers(set_stage: SetStage) -> None:
+    rules = {"retries": NO_RETRIES, "outlier_detection": OutlierDetection(consecutive_5xx=3)}
+    stage = set_stage(origins=2, protocol="auto", rules=rules)
+    for _ in range(3):
+        assert not left_out(stage)
+        for _ in range(2):  # they come, say nothing, and go
+            client = stage.client()
+            _, upstream = stage.asked()
+            client.close()
+            assert upstream.end() == "eof"
+            upstream.close()
+            stage.settle()
+        for _ in range(2):
+            client = stage.client()
+            number, upstream = stage.asked()
+            status = 500 if number == 0 else 200
+            client.send(get("/"))
+            upstream.head()
+            upstream.send(answer(status, b"Connection: close"))
+            assert client.response()[0] == status
+    assert left_out(stage)
+
+
+@pytest.mark.parametrize(("status", "is_back"), [(200, True), (500, False)])
+def test_a_request_finds_out_whether_the_endpoint_is_back(
+    set_stage: SetStage, status: int, is_back: bool
+) -> None:
+    stage, client, upstream = half_open(set_stage)
+    client.send(get("/"))
+    upstream.head()
+    assert left_out(stage)
+    upstream.send(answer(status))
+    assert client.response()[0] == status
+    assert left_out(stage) is not is_back
+    assert stage.requests() == [1]
+
+
+@pytest.mark.parametrize("who", ["client", "endpoint"])
+def test_a_relay_finds_out_as_soon_as_somebody_speaks(set_stage: SetStage, who: str) -> None:
+    stage, client, upstream = half_open(set_stage)
+    if who == "client":
+        client.send(b"\0")
+        assert upstream.exactly(1) == b"\0"
+    else:
+        upstream.send(b"\0")
+        assert client.exactly(1) == b"\0"
+    assert not left_out(stage)
+
+
+def test_who_says_nothing_finds_out_nothing(set_stage: SetStage) -> None:
+    stage, client, upstream = half_open(set_stage)
+    client.finish()
+    assert upstream.end() == "eof"
+    upstream.finish()
+    assert client.end() == "eof"
+    stage.settle()
+    assert left_out(stage)
+    stage.client()
+    stage.origins[0].accept()  # and the next one may
+    stage.settle()
+    assert stage.of_kind("undecided") == ["relay_open", "relay_open"]
+
+
 # ---------------------------------------------------------------- time, changes, the end
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_who_waits_for_an_answer_to_half_a_method_gets_it(set_stage: SetStage, when: str) -> None:
+    """Some protocols begin with letters and no space. A relay then has the time of relays again."""
+    stage = set_stage(protocol="auto", timeouts=Timeouts(header=0.05))
+    client = End(stage, stage.front.connect())
+    if when == "before":
+        client.send(b"HELLO")
+    stage.turn(2)
+    upstream = stage.origins[0].accept()
+    stage.settle()
+    if when == "after":
+        client.send(b"HELLO")
+        stage.settle()
+    assert stage.of_kind("undecided") == ["relay_open", "relay_open"]
+    stage.wait(lambda: (upstream.look(), upstream.received)[1], "what the client said")
+    assert upstream.exactly(5) == b"HELLO"
+    later = time.monotonic() + 1.2
+    stage.until(lambda: time.monotonic() > later, "as long again")
+    upstream.send(b"HELLO YOU")
+    assert client.exactly(9) == b"HELLO YOU"
 
 
 def test_silence_has_the_time_of_relays(set_stage: SetStage) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from fastmesh.engine.interception import closed_within, refused_news
 from fastmesh.model import Address, Balance, Bind, Config, Endpoint, Health, Listener, Place, Service
@@ -188,7 +189,33 @@ def test_ten_thousand_addresses(run: Run) -> None:
         assert totals(plane) == {"outbound": 1, "outbound/many": 1}
 
 
+@pytest.mark.parametrize("host", ["::", "0.0.0.0"])
+def test_an_endpoint_without_an_address_is_not_for_all_of_them(run: Run, host: str) -> None:
+    redirect(15001, "-d", V4)
+    with TcpServer(echo, host=V4) as other:
+        run(config([at("odd", host, other.port)], [intercepting(), within("odd", "odd")]))
+        with connect(V4, other.port) as client:
+            client.sendall(b"not for HTTP")
+            assert client.recv(100) == b"not for HTTP"
+
+
 # ---------------------------------------------------------------- passing through
+
+
+def test_requests_that_pass_through_share_no_connection(run: Run) -> None:
+    """An idle one leads to where another client was going."""
+    redirect(15006, "-d", "10.99.0.0/24")
+    with origin_at(V4) as one, origin_at(V4) as other:
+        ports = (one.address[1], other.address[1])
+        inner = within("through", "passthrough", "inbound", ports=ports)
+        run(config([], [intercepting("inbound", host="", port=15006), inner]))
+        for _ in range(2):
+            for origin, port in zip((one, other), ports, strict=True):
+                before = len(origin.requests_for("/"))
+                with connect(V4, port) as client:
+                    assert ask(client).startswith(b"HTTP/1.1 200")
+                    assert ask(client).startswith(b"HTTP/1.1 200")
+                assert len(origin.requests_for("/")) == before + 2
 
 
 def test_no_place_speaks_against_another(run: Run) -> None:
@@ -219,18 +246,23 @@ def test_the_access_log_tells_where_it_went(run: Run, tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     plane.plane.set_access_log(fd, "json")
-    with TcpServer(echo, host=V6) as server:
+    with TcpServer(echo, host=V6) as server, origin_at(V6) as origin:
         with connect(V6, server.port) as client:
             client.sendall(b"x")
             assert client.recv(1) == b"x"
-        eventually(lambda: log.read_text(), "the line")
+        assert is_refused(V6, 1)
+        through = within("through", "passthrough", ports=(origin.address[1],))
+        plane.apply(config([], [intercepting(host="::1"), through]))
+        with connect(*origin.address) as client:
+            assert ask(client).startswith(b"HTTP/1.1 200")
+        eventually(lambda: log.read_text().count("\n") == 3, "the lines")
     os.close(fd)
-    line = json.loads(log.read_text())
-    assert (line["listener"], line["service"], line["endpoint"]) == (
-        "outbound",
-        "passthrough",
-        f"[{V6}]:{server.port}",
-    )
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(line["listener"], line["service"], line["endpoint"], line["status"]) for line in lines] == [
+        ("outbound", "passthrough", f"[{V6}]:{server.port}", 200),
+        ("outbound", "passthrough", f"[{V6}]:1", 502),
+        ("outbound/through", "passthrough", f"[{V6}]:{origin.address[1]}", 200),
+    ]
 
 
 # ---------------------------------------------------------------- without a kernel
@@ -250,3 +282,6 @@ def test_what_has_closed() -> None:
     assert closed_within(before, config([], [parent]))
     assert closed_within(before, config([], [parent, drained(inner)]))
     assert not closed_within(config([], [parent, drained(inner)]), config([], [parent]))
+    plain = config([], [replace(parent, intercept=False)])
+    assert closed_within(plain, config([], [parent]))
+    assert closed_within(config([], [parent]), plain)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from fastmesh.model import Bind, Listener
+from fastmesh.model import Address, Bind, Endpoint, Listener, Service
 from support.interception import (
     ADDRESSES,
+    OTHER_V4,
     V4,
     ask,
     at,
@@ -46,6 +47,65 @@ def run() -> Iterator[Run]:
     yield run
     for plane in planes:
         plane.stop()
+
+
+@pytest.mark.parametrize("how", ["listener and service go", "its endpoints go"])
+def test_who_is_connected_reaches_where_it_was_going(run: Run, how: str) -> None:
+    """As whoever comes after the change does. What leads there belongs to that client alone."""
+    redirect(15001, "-d", "10.99.0.0/24")
+    with origin_at(V4) as one, origin_at(OTHER_V4) as other:
+        orders = Service(
+            "orders", tuple(Endpoint(Address("inet", *origin.address)) for origin in (one, other))
+        )
+        parent, inner = intercepting(), within("orders", "orders")
+        plane = run(config([orders], [parent, inner]))
+        with connect(*one.address) as client, connect(*other.address) as second:
+            for sock in (client, second):
+                assert ask(sock).startswith(b"HTTP/1.1 200")
+            gone = how == "listener and service go"
+            plane.apply(config([], [parent]) if gone else config([Service("orders", ())], [parent, inner]))
+            for origin, sock in ((one, client), (other, second)):
+                before = len(origin.requests_for("/"))
+                answer = ask(sock)
+                assert answer.startswith(b"HTTP/1.1 200")
+                assert (b"connection: close" in answer.lower()) is gone
+                assert len(origin.requests_for("/")) == before + 1
+
+
+def test_who_came_before_the_listener_intercepted_is_served(run: Run) -> None:
+    """And who was intercepted before it no longer did: a sidecar changes its mode, both ways."""
+    redirect(15006, "-d", V4)
+    with origin_at("127.0.0.1") as app:
+        port = app.address[1]
+        services = [at("app", "127.0.0.1", port)]
+        everywhere = (Bind("inet6", "", 15006),)
+        explicit = config(services, [Listener("inbound", everywhere, routes=forward("app"))])
+        parent = intercepting("inbound", host="", port=15006)
+        transparent = config(services, [parent, within("app", "app", "inbound", ports=(port,))])
+        plane = run(explicit)
+        before, idle = (connect("127.0.0.1", 15006, mark=0) for _ in range(2))
+        with before, idle:
+            for client in (before, idle):
+                assert ask(client).startswith(b"HTTP/1.1 200")
+            plane.apply(transparent)
+            with connect(V4, port) as between:
+                assert ask(between).startswith(b"HTTP/1.1 200")
+                answer = ask(before)
+                assert answer.startswith(b"HTTP/1.1 200")
+                assert b"connection: close" in answer.lower()
+                assert is_refused("127.0.0.1", 15006, mark=0)
+                plane.apply(explicit)
+                answer = ask(between)
+                assert answer.startswith(b"HTTP/1.1 200")
+                assert b"connection: close" in answer.lower()
+            eventually(
+                lambda: (plane.plane.tend(), select.select([idle], [], [], 0)[0])[1], "the idle one to go"
+            )
+            assert idle.recv(1) == b""
+        with connect("127.0.0.1", 15006, mark=0) as after:
+            assert ask(after).startswith(b"HTTP/1.1 200")
+            assert totals(plane) == {"inbound": 4}
+        eventually(lambda: plane.plane.stats().listeners[0].connections_active == 0, "nothing to be active")
 
 
 @pytest.mark.parametrize("how", ["within drains", "within goes", "parent drains", "parent goes"])

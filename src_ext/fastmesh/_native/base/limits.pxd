@@ -35,6 +35,7 @@ cdef enum:
     TRIM_MS = 1000
 
     UNDECIDED_GRACE_MS = 100  # for a first byte of HTTP, when there is no endpoint to wait with
+    UNDECIDED_PART_MS = 1000  # for the next byte of what may become a request line
     RETRIES_LEAST = 3  # in flight, whatever the budget
     RETRY_WAIT_MS = 250  # for the budget, while another endpoint is left; and RETRY_WAIT_TIMES the usual time
     RETRY_WAIT_TIMES = 4

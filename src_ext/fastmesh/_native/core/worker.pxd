@@ -4,7 +4,7 @@ Threads: ``worker_init`` and ``worker_free`` on the control thread while the wor
 ``worker_wake`` on any thread; everything else on the worker.
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport calloc, free, malloc
 
 from fastmesh._native.base.limits cimport (
     EVENTS_PER_TURN,
@@ -113,6 +113,26 @@ cdef enum: ACCESS_RING_BYTES = 1048576
 
 # ---------------------------------------------------------------- adopting a snapshot
 
+cdef inline bint socket_part(worker_t *w, socket_t *s, listener_block_t *block) noexcept nogil:
+    """The listener begins to intercept, or no longer does. Who was accepted before has another kind of destination than the
+    new block expects: they stay with the old one, as clients of a closed socket. False: no memory."""
+    cdef socket_t *fresh = <socket_t *> calloc(1, sizeof(socket_t))
+    if fresh == NULL:
+        return False
+    fresh.identity = s.identity
+    fresh.listener_index = s.listener_index
+    fresh.block = block
+    block_take(block.refs, w.index)
+    fresh.draining = s.draining
+    fresh.conn = s.conn
+    fresh.conn.socket = fresh
+    fresh.next = w.sockets
+    w.sockets = fresh
+    s.conn = NULL
+    s.draining = 1
+    return True
+
+
 cdef inline void adopt_sockets(worker_t *w, snap_t *snap) noexcept nogil:
     """Listening sockets serve the newest block of their listener; one whose listener has gone keeps its last."""
     cdef socket_t *s = w.sockets
@@ -121,6 +141,8 @@ cdef inline void adopt_sockets(worker_t *w, snap_t *snap) noexcept nogil:
         block = NULL
         if (s.conn != NULL or s.is_within) and s.listener_index < snap.listener_count:
             block = snap.listeners[s.listener_index]
+        if block != NULL and s.conn != NULL and block.intercepts != s.block.intercepts and socket_part(w, s, block):
+            block = NULL
         if block != NULL and block != s.block:
             block_take(block.refs, w.index)
             block_drop(s.block.refs, w.index)

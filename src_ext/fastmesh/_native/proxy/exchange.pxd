@@ -9,7 +9,7 @@ from fastmesh._native.base.slot_t cimport SLOT_NAME_BYTES
 from fastmesh._native.base.slab cimport buf_del, buf_new, pend_clear, slab_del, slab_new
 from fastmesh._native.net.address cimport put_endpoint
 from fastmesh._native.net.health cimport health_probe_release
-from fastmesh._native.net.pool cimport flight_begin, flight_end
+from fastmesh._native.net.pool cimport flight_begin, flight_end, slot_is_original
 from fastmesh._native.net.snap_t cimport block_drop, block_take, listener_block_t, service_t
 from fastmesh._native.net.stats cimport listener_stats
 from fastmesh._native.net.worker_t cimport conn_t, pair_stats_t, worker_t
@@ -134,16 +134,11 @@ cdef inline void exchange_log_endpoint(xchg_t *x) noexcept nogil:
     cdef access_t *log = <access_t *> x.log
     cdef uint8_t *place = x.log + sizeof(access_t) + ACCESS_BYTES_MOST + ACCESS_FIELDS - SLOT_NAME_BYTES
     log.fields[ACCESS_ENDPOINT].ptr = place
+    if fm_unlikely(slot_is_original(x.endpoint.slot)) and x.client.intercepted:  # it is wherever the client was going
+        log.fields[ACCESS_ENDPOINT].len = put_endpoint(<char *> place, &x.client.local_address)
+        return
     log.fields[ACCESS_ENDPOINT].len = x.endpoint.slot.name_len
     memcpy(place, x.endpoint.slot.name, x.endpoint.slot.name_len)
-
-
-cdef inline void exchange_log_destination(xchg_t *x) noexcept nogil:
-    """The same for an endpoint that is wherever the client was going."""
-    cdef access_t *log = <access_t *> x.log
-    cdef char *place = <char *> x.log + sizeof(access_t) + ACCESS_BYTES_MOST + ACCESS_FIELDS - SLOT_NAME_BYTES
-    log.fields[ACCESS_ENDPOINT].ptr = <const uint8_t *> place
-    log.fields[ACCESS_ENDPOINT].len = put_endpoint(place, &x.client.local_address)
 
 
 cdef inline void exchange_detach_up(worker_t *w, xchg_t *x) noexcept nogil:

@@ -88,7 +88,6 @@ ctypedef struct xchg_t:
     uint8_t client_asked_close
     uint8_t tunnel
     uint8_t undecided  # UNDECIDED_…: a relay, unless the client turns out to speak HTTP
-    uint8_t to_original  # a relay to where its client was going
     uint8_t outlives  # counted in `tunnels` of what it counts by
     uint8_t spliced  # the rest of the body goes through a pipe
     uint64_t response_left

@@ -40,7 +40,6 @@ from fastmesh._native.net.conn cimport (
 )
 from fastmesh._native.net.pool cimport (
     connect_error,
-    slot_is_original,
     upstream_close,
     upstream_reset,
     upstream_open,
@@ -72,7 +71,6 @@ from fastmesh._native.proxy.exchange cimport (
     exchange_outlive_blocks,
     exchange_end,
     exchange_log_begin,
-    exchange_log_destination,
     exchange_log_keep,
     exchange_new,
     exchange_take_service,
@@ -102,8 +100,6 @@ cdef inline void relay_end(worker_t *w, xchg_t *x, int32_t error) noexcept nogil
             upstream_reset(w, u)
         else:
             upstream_close(w, u)
-    if x.to_original and x.log != NULL:
-        exchange_log_destination(x)
     x.error = <uint8_t> error
     if x.status == 0:
         x.status = fm_error_info[error].status if error else 200
@@ -266,7 +262,6 @@ cdef inline void relay_attempt(worker_t *w, xchg_t *x) noexcept nogil:
             x.tried[x.tried_count] = x.endpoint.slot.index
             x.tried_count += 1
         x.attempt_us = w.now_us
-        x.to_original = slot_is_original(x.endpoint.slot) and x.client.intercepted
         if not x.undecided:  # else it counts when it is known not to be the first request's
             fm_bump_u64(&x.endpoint.requests, 1)
         exchange_count_in(w, x)
@@ -316,7 +311,8 @@ cdef inline bint relay_retry(worker_t *w, xchg_t *x, int32_t error) noexcept nog
 
 
 cdef inline void relay_connected(worker_t *w, xchg_t *x) noexcept nogil:
-    attempt_is_good(w, x)
+    if not x.undecided:  # else a connect says nothing of how requests are answered
+        attempt_is_good(w, x)
     x.up.state = R_OPEN
     conn_timer(w, x.up, 0)
     conn_timer(w, x.client, x.tunnel_idle_ms)

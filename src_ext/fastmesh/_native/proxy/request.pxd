@@ -316,12 +316,27 @@ cdef inline void request_init(worker_t *w, conn_t *c, xchg_t *x, const h1_req_t 
         chunk_init(&x.request_chunk, NULL, 0)
 
 
+cdef inline service_t *request_service(const worker_t *w, const target_t *target) noexcept nogil:
+    """As the newest snapshot has it; NULL: it has gone."""
+    return w.snap.services[target.service_index] if target.service_index < w.snap.service_count else NULL
+
+
+cdef inline service_t *request_passes_through(const worker_t *w, const conn_t *c, service_t *service) noexcept nogil:
+    """The service of an intercepted client has gone since it came, or has no endpoints any more. It is served by that of the
+    listener around its own, as if it came now: that leads to where the client was going anyway."""
+    cdef uint32_t around = c.socket.block.within
+    cdef service_t *through = NULL
+    if around < w.snap.listener_count and w.snap.listeners[around] != NULL and w.snap.listeners[around].intercepts:
+        through = request_service(w, &w.snap.listeners[around].actions[0].targets[0])
+    return through if through != NULL else service
+
+
 cdef inline int32_t request_route(worker_t *w, conn_t *c, xchg_t *x, const h1_req_t *req) noexcept nogil:
     """Finds the action and, for one that forwards, service and endpoint: 0, or a positive FM_E_…"""
     cdef route_query_t query
     cdef int32_t index
     cdef const target_t *target
-    cdef service_t *service = NULL
+    cdef service_t *service
     query.method = req.method
     query.host = req.host
     query.path = req.path
@@ -335,8 +350,9 @@ cdef inline int32_t request_route(worker_t *w, conn_t *c, xchg_t *x, const h1_re
         return 0
     target = action_target(w, x.action)
     x.pair = pair_stats(w, target.pair_index)
-    if target.service_index < w.snap.service_count:
-        service = w.snap.services[target.service_index]
+    service = request_service(w, target)
+    if fm_unlikely(c.intercepted) and (service == NULL or service.lb.n == 0):
+        service = request_passes_through(w, c, service)
     if service == NULL:
         return FM_E_NO_ENDPOINT
     exchange_take_service(w, x, service)

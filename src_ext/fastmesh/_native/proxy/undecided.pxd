@@ -13,9 +13,10 @@ from fastmesh._native.base.errors cimport (
     FM_E_NO_MEMORY,
     FM_E_UPSTREAM_RESET,
 )
-from fastmesh._native.base.limits cimport SCRATCH_HEADROOM
+from fastmesh._native.base.limits cimport SCRATCH_HEADROOM, UNDECIDED_PART_MS
 from fastmesh._native.base.slab cimport pend_append, pend_len
 from fastmesh._native.net.conn cimport IO_AGAIN, IO_FAILED, conn_flush, conn_ready, conn_recv, conn_timer
+from fastmesh._native.net.health cimport health_good
 from fastmesh._native.net.pool cimport connect_error, pool_put, upstream_close
 from fastmesh._native.net.snap_t cimport service_t
 from fastmesh._native.net.worker_t cimport (
@@ -48,6 +49,23 @@ from fastmesh._native.sys.os cimport SO_ERROR, SOL_SOCKET, getsockopt, socklen_t
 
 # ---------------------------------------------------------------- the decision
 
+cdef inline service_t *undecided_service(worker_t *w, const conn_t *u) noexcept nogil:
+    """The service of the endpoint as it is now, or NULL."""
+    cdef uint32_t index = u.endpoint.slot.service_index
+    return w.snap.services[index] if index < w.snap.service_count else NULL
+
+
+cdef inline void undecided_is_good(worker_t *w, xchg_t *x) noexcept nogil:
+    """Of a relay the connect is all that is known of the endpoint. Of one in which nobody has spoken not even that: the next
+    may be HTTP, and the streak of its bad answers goes on."""
+    cdef service_t *service = undecided_service(w, x.up)
+    if service == NULL or (pend_len(&x.client.input) == 0 and not x.up.flags & F_READABLE):
+        return
+    x.probing = 0
+    if health_good(x.endpoint.slot, service.slow_start_ms, <uint32_t> w.now_ms, <uint32_t> (x.attempt_us // 1000)):
+        fm_bump_u64(&w.health_changes, 1)
+
+
 cdef inline void undecided_relay(worker_t *w, xchg_t *x) noexcept nogil:
     """It is a relay. One that waits for its endpoint goes on waiting as such."""
     cdef conn_t *c = x.client
@@ -59,7 +77,11 @@ cdef inline void undecided_relay(worker_t *w, xchg_t *x) noexcept nogil:
         return
     u.kind = CONN_RELAY
     fm_bump_u64(&x.endpoint.requests, 1)
-    if u.state == R_OPEN and relay_send_ahead(w, x):
+    if u.state != R_OPEN:
+        return
+    undecided_is_good(w, x)
+    conn_timer(w, c, x.tunnel_idle_ms)
+    if relay_send_ahead(w, x):
         conn_ready(w, c)
         conn_ready(w, u)
 
@@ -90,8 +112,7 @@ cdef inline void undecided_client(worker_t *w, conn_t *c) noexcept nogil:
 
 cdef inline void undecided_pool(worker_t *w, conn_t *u) noexcept nogil:
     """Nothing was sent on it yet, unless a PROXY header that speaks of one client."""
-    cdef uint32_t index = u.endpoint.slot.service_index
-    cdef service_t *service = w.snap.services[index] if index < w.snap.service_count else NULL
+    cdef service_t *service = undecided_service(w, u)
     u.kind = CONN_UPSTREAM
     u.state = U_ACTIVE
     if u.flags & (F_READABLE | F_RDHUP | F_ERROR) or service == NULL or service.send_proxy:
@@ -102,6 +123,12 @@ cdef inline void undecided_pool(worker_t *w, conn_t *u) noexcept nogil:
 
 
 # ---------------------------------------------------------------- who speaks
+
+cdef inline void undecided_arm(worker_t *w, xchg_t *x) noexcept nogil:
+    """A client that has begun what may be a request line, and now waits for an answer to that, would wait in vain."""
+    if x.up != NULL and x.up.state == R_OPEN and pend_len(&x.client.input):
+        conn_timer(w, x.client, UNDECIDED_PART_MS)
+
 
 cdef inline bint undecided_listen(worker_t *w, xchg_t *x, conn_t *c) noexcept nogil:
     """Reads what the client says until it is known what that is. False: it is, or it is over."""
@@ -124,9 +151,11 @@ cdef inline bint undecided_listen(worker_t *w, xchg_t *x, conn_t *c) noexcept no
                 undecided_relay(w, x)
                 return False
         if not c.flags & F_READABLE:
+            undecided_arm(w, x)
             return True
         n = conn_recv(c, data, HEAD_READ_BYTES)
         if n == IO_AGAIN:
+            undecided_arm(w, x)
             return True
         if n == 0:
             c.flags = (c.flags | F_READABLE) & <uint16_t> ~F_EOF  # the relay meets it again, and passes it on
@@ -156,8 +185,11 @@ cdef inline void undecided_endpoint(worker_t *w, xchg_t *x, conn_t *u, bint writ
     if x.undecided == UNDECIDED_HTTP:
         undecided_http(w, x)
     # A client that has spoken by the time that the endpoint gives up is the first
-    elif u.flags & (F_READABLE | F_RDHUP | F_ERROR) and undecided_listen(w, x, x.client):
-        undecided_relay(w, x)
+    elif u.flags & (F_READABLE | F_RDHUP | F_ERROR):
+        if undecided_listen(w, x, x.client):
+            undecided_relay(w, x)
+    else:
+        undecided_arm(w, x)
 
 
 cdef inline void undecided_event(worker_t *w, conn_t *c, bint writable) noexcept nogil:
@@ -180,7 +212,7 @@ cdef inline void undecided_timeout(worker_t *w, conn_t *c) noexcept nogil:
     if c.state == R_CONNECTING:
         if relay_retry(w, x, FM_E_CONNECT_TIMEOUT):
             relay_attempt(w, x)
-    elif x.up == NULL:
+    elif x.up == NULL or (x.up.state == R_OPEN and pend_len(&c.input)):
         undecided_relay(w, x)
     elif x.up.state != R_CONNECTING:  # the connect has a time of its own
         relay_end(w, x, 0)
