@@ -1,7 +1,7 @@
 #!/bin/sh
 # Two applications, each with a sidecar in its network namespace, by `docker run` alone:
 #
-#   you -> :8080 -> shop's sidecar -> shop -> 127.0.0.1:15006 ... orders' sidecar -> orders
+#   you -> :8080 -> [shop's sidecar] shop -> 127.0.0.1:8080 [its sidecar] -> [orders' sidecar] orders
 #
 #   examples/docker/up.sh && curl http://127.0.0.1:8080/ ; examples/docker/down.sh
 set -eu

@@ -58,6 +58,7 @@ Examples:
   fastmesh demo                      try it: three origins behind a proxy
   fastmesh run fastmesh.yaml         serve
   fastmesh validate fastmesh.yaml    check a file first
+  fastmesh wait -- python app.py     beside an application: start it when ready
 
 Exit codes: 0 done, 1 invalid configuration or start failed, 2 usage,
 3 forced by a second signal, 4 drain deadline passed.

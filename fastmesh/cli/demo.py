@@ -110,6 +110,11 @@ def _reachable(address: str) -> str:
     )
 
 
+def _in_a_container() -> bool:
+    """Whether another terminal is probably not where we are. Docker and Podman each leave a file."""
+    return os.getpid() == 1 or any(map(os.path.exists, ("/.dockerenv", "/run/.containerenv")))
+
+
 def what_to_try(file: DemoFile, origins: list[RunningOrigin]) -> str:
     """The text that the demo prints: what runs where, and commands to copy."""
     proxy, admin = f"http://{_reachable(file.listen)}", f"http://{_reachable(file.admin)}"
@@ -123,6 +128,12 @@ def what_to_try(file: DemoFile, origins: list[RunningOrigin]) -> str:
     for origin in origins:
         slow = f", slow: {SLOW_SECONDS * 1000:.0f} ms" if ORIGINS.get(origin.name) else ""
         lines.append(f"{origin.name:<15} {origin.address} (pid {origin.process.pid}{slow})")
+    edit = f"sed -i '/{origins[0].address}/s/weight: 1/weight: 8/' {path}"
+    kill = f"kill -9 {victim.process.pid}"
+    if _in_a_container():
+        # The terminal is outside, where the file is not, and where the pid may be somebody else's.
+        inside = f"docker exec {socket.gethostname()}"
+        edit, kill = f"{inside} {edit}", f"{inside} sh -c '{kill}'"
     lines += [
         "",
         "Try, in another terminal:",
@@ -132,9 +143,9 @@ def what_to_try(file: DemoFile, origins: list[RunningOrigin]) -> str:
         f"  curl {admin}/api/v1/services             endpoints and their states",
         f"  curl {admin}/api/v1/latency              percentiles",
         "Change the split: make a weight 8 in the file; it is in effect within a second:",
-        f"  sed -i '/{origins[0].address}/s/weight: 1/weight: 8/' {path}",
+        f"  {edit}",
         "Kill an origin; no request fails:",
-        f"  kill -9 {victim.process.pid}",
+        f"  {kill}",
         f"  for i in 1 2 3 4 5 6; do curl -s {proxy}/ | head -1; done",
         "Ctrl-C drains and ends.",
         "",

@@ -168,7 +168,7 @@ def _explicit(
         if not service_exists(item.key, name, drafts):
             continue
         bind = _listen(item, services[name])
-        if bind is None:
+        if bind is None or _is_the_application(item.key, name, bind, values.get("app"), by_bind):
             continue
         other = by_bind.setdefault(bind, name)
         if other != name:
@@ -189,14 +189,35 @@ def _check_loop(node: Node, binds: tuple[Bind, ...], service: Service) -> None:
     for bind in binds:
         for endpoint in service.endpoints:
             address = endpoint.address
-            everywhere = bind.host in ("", "0.0.0.0", "::") and address.host in ("127.0.0.1", "::1")
-            if bind.port == address.port != 0 and (everywhere or bind.host == address.host):
+            if _is_at(bind, address):
                 problem(
                     node,
                     f"`{bind.text}` takes what is meant for `{service.name}` itself, {address.text}",
                     "listen on another port",
                 )
                 return
+
+
+def _is_at(bind: Bind, address: Address) -> bool:
+    """Whether who listens at ``bind`` is who is called at ``address``."""
+    everywhere = bind.host in ("", "0.0.0.0", "::") and address.host in ("127.0.0.1", "::1")
+    return bind.port == address.port != 0 and (everywhere or bind.host == address.host)
+
+
+def _is_the_application(
+    node: Node, name: str, bind: Bind, app: Address | None, by_bind: dict[Bind, str]
+) -> bool:
+    """Reports a dependency that would be called where the application itself listens."""
+    if app is None or not _is_at(bind, app):
+        return False
+    taken = {**by_bind, bind: name}
+    problem(
+        node,
+        f"the application would call `{name}` at {bind.text}, where it listens itself (`app`)",
+        f"give it another port: `{name}: {{to: …, listen: 127.0.0.1:{_free(bind, taken)}}}`, or "
+        "write `mode: transparent`",
+    )
+    return True
 
 
 def _free(bind: Bind, taken: dict[Bind, str]) -> int:

@@ -96,8 +96,9 @@ def _listeners(old: Config, new: Config) -> Iterator[str]:
         if before == after:
             continue
         if before is None and after is not None:
-            where = ", ".join(bind.text for bind in after.binds)
-            yield f"listener {name} added on {where}{', draining' if after.drain else ''}"
+            binds = ", ".join(bind.text for bind in after.binds)
+            where = f"within {after.within}" if after.within else f"on {binds}"
+            yield f"listener {name} added {where}{', draining' if after.drain else ''}"
         elif after is None:
             yield f"listener {name} removed"
         elif before is not None:

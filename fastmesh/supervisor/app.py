@@ -22,7 +22,7 @@ from fastmesh.errors import StartError
 from fastmesh.health import ServiceHealth
 from fastmesh.model import Config, Given
 from fastmesh.model.ceilings import Ceilings
-from fastmesh.model.stats import Stats
+from fastmesh.model.stats import ListenerStats, Stats
 from fastmesh.model.told import Told
 from fastmesh.observability.logs import timestamp
 from fastmesh.observability.metrics import ReloadCounts
@@ -347,11 +347,14 @@ async def bind_everything(
 
 def describe_start(stats: Stats, admin: AdminListening | None) -> str:
     """One line: version, what listens where, the admin API's address, workers, pid."""
-    parts = [
-        f"{item.listener} ({item.protocol}) {'drains' if item.draining else 'on ' + ', '.join(item.binds)}"
-        for item in stats.listeners
-    ]
+    parts = [f"{item.listener} ({item.protocol}) {_where(item)}" for item in stats.listeners]
     where = "; ".join(parts) or "no listener"
     api = ", ".join(map(admin_url, admin.sockets)) if admin is not None else "off"
     workers = len(stats.workers)
     return f"fastmesh {__version__} serves {where}; admin {api}; workers: {workers}; pid {os.getpid()}"
+
+
+def _where(listener: ListenerStats) -> str:
+    if listener.draining:
+        return "drains"
+    return f"within {listener.within}" if listener.within else f"on {', '.join(listener.binds)}"

@@ -136,3 +136,20 @@ def test_images_are_of_this_version(pod: dict[str, Any], maps: dict[str, dict[st
     containers = [*pod.get("initContainers", []), *pod["containers"]]
     ours = {item["image"] for item in containers if item["image"].startswith("fastmesh")}
     assert ours <= {f"fastmesh:{__version__}", f"fastmesh-init:{__version__}"}
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_services_name_no_port_of_a_sidecar(path: Path) -> None:
+    """Older ones, from 1.29 on, find no endpoint so: kubernetes/kubernetes#127958, #128850."""
+    found = documents(path)
+    named = {
+        port["name"]
+        for item in found
+        if "template" in item.get("spec", {})
+        for container in item["spec"]["template"]["spec"]["containers"]
+        for port in container.get("ports", [])
+    }
+    for item in found:
+        if item["kind"] == "Service":
+            targets = [port.get("targetPort") for port in item["spec"]["ports"]]
+            assert {one for one in targets if isinstance(one, str)} <= named

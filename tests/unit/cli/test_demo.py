@@ -3,6 +3,7 @@
 import http.client
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -57,7 +58,8 @@ def test_a_killed_origin_is_reaped_and_its_port_refuses(found, capfd):
     assert f"{victim.name} (pid {victim.process.pid}) has ended: killed by SIGKILL" in capfd.readouterr().err
 
 
-def test_what_to_try_can_be_copied(found):
+def test_what_to_try_can_be_copied(found, monkeypatch):
+    monkeypatch.setattr(demo, "_in_a_container", lambda: False)
     with demo.running_origins(found.file, found.sockets) as origins:
         text = demo.what_to_try(found.file, origins)
         for origin in origins:
@@ -69,6 +71,17 @@ def test_what_to_try_can_be_copied(found):
         edit = next(line.strip() for line in text.splitlines() if "sed -i" in line)
         assert os.system(edit) == 0
     assert found.file.path.read_text().count("weight: 8") == 1
+
+
+def test_in_a_container_what_is_within_is_done_within(found, monkeypatch):
+    """A pid of the container, killed on the machine around it, would be somebody else's."""
+    monkeypatch.setattr(demo, "_in_a_container", lambda: True)
+    with demo.running_origins(found.file, found.sockets) as origins:
+        text = demo.what_to_try(found.file, origins)
+        inside = f"  docker exec {socket.gethostname()} "
+        assert f"{inside}sh -c 'kill -9 {origins[1].process.pid}'\n" in text
+        assert f"{inside}sed -i '/{origins[0].address}/s/weight: 1/weight: 8/' {found.file.path}\n" in text
+        assert f"  curl http://{found.file.listen}/" in text
 
 
 @pytest.mark.parametrize(

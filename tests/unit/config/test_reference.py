@@ -31,8 +31,9 @@ def test_each_leaf_has_an_example_or_a_default() -> None:
             assert field.example is not None, f"{path}.{name}"
 
 
-def test_each_yaml_block_of_the_page_is_valid(tmp_path: Path) -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+@pytest.mark.parametrize("name", ["README.md", "docs/configuration.md", "docs/sidecar.md"])
+def test_each_yaml_block_of_the_page_is_valid(name: str, tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (PAGE.parents[1] / name).read_text(), re.DOTALL)
     assert blocks
     for block in blocks:
         (tmp_path / "f.yaml").write_text(block)

@@ -67,6 +67,12 @@ sidecar:
     assert config.services["b"].protocol == "tcp"
 
 
+def test_a_dependency_at_the_port_of_an_application_with_an_address_of_its_own(folder: Folder) -> None:
+    """The loopback's port is free."""
+    config = folder.load('sidecar: {app: "10.0.0.1:8000", outbound: {a: "a:8000"}}').config
+    assert config.listeners["outbound/a"].binds[0].text == "127.0.0.1:8000"
+
+
 def test_only_outbound(folder: Folder) -> None:
     config = folder.load('sidecar: {outbound: {a: "a:80"}}').config
     assert list(config.listeners) == ["outbound/a"]
@@ -156,6 +162,15 @@ services: {a: {endpoints: ["a:80"]}, b: {endpoints: ["b:80"], protocol: auto}}
             "sidecar: {outbound: {a: 'a:80', b: 'b:80'}}",
             "the application would call `a` and `b` at the same address, 127.0.0.1:80; give one another "
             "port: `b: {to: …, listen: 127.0.0.1:81}`, or write `mode: transparent`",
+        ),
+        (
+            "sidecar: {app: 8000, outbound: {a: 'a:8000', b: 'b:8080'}}",
+            "the application would call `a` at 127.0.0.1:8000, where it listens itself (`app`); give it "
+            "another port: `a: {to: …, listen: 127.0.0.1:8001}`",
+        ),
+        (
+            "sidecar: {app: 8000, outbound: {a: {to: 'a:80', listen: ':8000'}}}",
+            "the application would call `a` at :8000, where it listens itself (`app`)",
         ),
         (
             "sidecar: {outbound: {a: ['a:80', 'b:81']}}",

@@ -82,6 +82,10 @@ services:
         ([('":80"', '"0.0.0.0:80"')], ["listener web: bind 0.0.0.0:80 added", "listener web: bind :80 removed"]),
         ([('\n  db: {bind: ":81", protocol: tcp, service: a}', "")], ["listener db removed"]),
         ([("services:", "  x: {bind: ':82', service: b}\nservices:")], ["listener x added on :82"]),
+        (
+            [("services:", "  x: {bind: ':82', intercept: outbound, services: [b]}\nservices:")],
+            ["listener x added on :82", "listener x/b added within x", "service passthrough added with 1 endpoint"],
+        ),
         ([("tcp, service: a", "tcp, service: b")], ["listener db: service a -> b"]),
         (
             [('":80",', '":80", upgrade: [], forwarded: {host: false},')],

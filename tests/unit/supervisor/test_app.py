@@ -9,6 +9,7 @@ import trio.testing
 
 from fastmesh.errors import StartError
 from fastmesh.model import Given
+from fastmesh.model.stats import ListenerStats
 from fastmesh.supervisor import app
 from fastmesh.supervisor.drain import Shutdown
 from fastmesh.supervisor.keeper import ConfigKeeper
@@ -187,3 +188,12 @@ def test_the_start_line_names_all_addresses(file):
             admin.close()
 
     trio.run(main)
+
+
+def test_the_start_line_says_whose_connections_a_listener_without_an_address_gets():
+    stats = [
+        ListenerStats("out", (":15001",), "tcp", 0, 0, 0, 0, intercept=True),
+        ListenerStats("out/orders", (), "http", 0, 0, 0, 0, within="out"),
+        ListenerStats("web", (), "http", 0, 0, 0, 0, draining=True),
+    ]
+    assert [app._where(one) for one in stats] == ["on :15001", "within out", "drains"]
