@@ -40,8 +40,13 @@ def add_services(values: Values, drafts: dict[str, Draft]) -> None:
         if sidecar.has("app") and sidecar.get("app") is not None:
             _add_endpoints(drafts, APP, sidecar.keys["app"], [(sidecar.nodes["app"], sidecar.get("app"))])
         for name, item in sidecar.get("outbound", {}).items():
-            if item.value is not INVALID:
-                _add_dependency(drafts, name, item)
+            if item.value is INVALID:
+                continue
+            if (name == APP and sidecar.has("app")) or (name == PASSTHROUGH and sidecar.get("mode")):
+                what = "the application itself" if name == APP else "what no service is called for"
+                problem(item.key, f"the service `{name}` is {what}", "give the dependency another name")
+                continue
+            _add_dependency(drafts, name, item)
     intercepting = [
         item.value.keys["intercept"]
         for item in values.get("listeners", {}).values()
@@ -50,6 +55,14 @@ def add_services(values: Values, drafts: dict[str, Draft]) -> None:
     if sidecar is not None and sidecar.get("mode"):
         intercepting.append(sidecar.keys["mode"])
     if intercepting:
+        draft = drafts.get(PASSTHROUGH)
+        if draft is not None and "endpoints" in draft.keys:
+            problem(
+                draft.keys["endpoints"],
+                f"the service `{PASSTHROUGH}` leads to where each connection was going, and has no endpoints",
+                "remove them, or give the service another name",
+            )
+            return
         _add_endpoints(drafts, PASSTHROUGH, intercepting[0], [(intercepting[0], Address("original"))])
 
 
@@ -150,15 +163,30 @@ def _check_loop(node: Node, binds: tuple[Bind, ...], service: Service) -> None:
     """An endpoint that is the listener itself would be asked by itself for ever."""
     for bind in binds:
         for endpoint in service.endpoints:
-            address = endpoint.address
-            everywhere = bind.host in ("", "0.0.0.0", "::") and address.host in ("127.0.0.1", "::1")
-            if bind.port == address.port != 0 and (everywhere or bind.host == address.host):
+            if _leads_to(endpoint.address, bind):
                 problem(
                     node,
-                    f"`{bind.text}` takes what is meant for `{service.name}` itself, {address.text}",
-                    "listen on another port",
+                    f"`{bind.text}` takes what is meant for `{service.name}` itself, {endpoint.address.text}",
+                    "listen elsewhere" if bind.family == "unix" else "listen on another port",
                 )
                 return
+
+
+def _leads_to(address: Address, bind: Bind) -> bool:
+    """Whether connections to ``address`` come to ``bind``, as far as it can be known before names are looked
+    up."""
+    if bind.family == "unix" or address.kind == "unix":
+        return bind.family == address.kind and bind.path == address.path
+    if not bind.port or bind.port != address.port:
+        return False
+    host = address.host.removesuffix(".")
+    if address.kind == "name":
+        if host != "localhost" and not host.endswith(".localhost"):
+            return False
+        host = "::1" if ":" in bind.host else "127.0.0.1"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # what connect(2) makes of them
+    everywhere = bind.dual_stack or bind.host == ("::" if ":" in host else "0.0.0.0")
+    return bind.host == host or (everywhere and (host == "::1" or host.startswith("127.")))
 
 
 def _free(bind: Bind, taken: dict[Bind, str]) -> int:
@@ -193,6 +221,7 @@ def _transparent(
 ) -> list[tuple[Node, Listener]]:
     mode = values.keys["mode"]
     inbound = _intercepting(INBOUND, _inbound_binds(values), INBOUND)
+    outbound = _intercepting(OUTBOUND, (Bind("inet6", "", OUTBOUND_PORT),), OUTBOUND)
     built = [(values.keys.get("inbound", mode), inbound)]
     app: Address | None = values.get("app")
     if app is not None and app.kind == "unix":
@@ -202,8 +231,8 @@ def _transparent(
             "write the application's port, or `mode: explicit`",
         )
     elif app is not None:
+        _check_loop(values.keys["app"], (*inbound.binds, *outbound.binds), services[APP])
         built.append((values.keys["app"], _within(inbound, services[APP], (app.port,))))
-    outbound = _intercepting(OUTBOUND, (Bind("inet6", "", OUTBOUND_PORT),), OUTBOUND)
     built.append((mode, outbound))
     for name, item in values.get("outbound", {}).items():
         if item.value is INVALID or not service_exists(item.key, name, drafts):
