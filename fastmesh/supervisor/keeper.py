@@ -49,7 +49,8 @@ class ConfigKeeper:
 
     ``config`` and ``resolved`` (the addresses of each endpoint that is a host name, by its text) are what the
     data plane serves by, but for ``drains``, which the API asked for on top of it; ``last`` is what became of
-    the last reading; ``checker`` checks endpoints.
+    the last reading; ``checker`` checks endpoints. ``announced``: the service manager was told that all is
+    served, and is told of reloads from then on.
     """
 
     def __init__(self, file: str) -> None:
@@ -65,6 +66,7 @@ class ConfigKeeper:
         self._watcher: ConfigWatcher
         self.started_with: Config  # what needs a restart holds from here
         self.resolver = Resolver()
+        self.announced = False
         self._warned: set[str] = set()
         self._closed: str | None = None
         self._names_go_on = False
@@ -154,11 +156,12 @@ class ConfigKeeper:
         if self._closed is not None:
             return _outcome("refused", error=self._closed)
         log.info("%s: reading the configuration", why)
-        notify.reloading()
+        if self.announced:
+            notify.reloading()
         try:
             return await self._look()
         finally:
-            if self._closed is None:
+            if self.announced and self._closed is None:
                 notify.ready(_in_words(self.last))
 
     async def _look(self) -> ReloadOutcome:
