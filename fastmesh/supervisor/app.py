@@ -351,6 +351,7 @@ def describe_start(stats: Stats, admin: AdminListening | None) -> str:
     parts = [
         f"{item.listener} ({item.protocol}) {'drains' if item.draining else 'on ' + ', '.join(item.binds)}"
         for item in stats.listeners
+        if item.binds or item.draining  # else it is part of an intercepting one
     ]
     where = "; ".join(parts) or "no listener"
     api = ", ".join(map(admin_url, admin.sockets)) if admin is not None else "off"
