@@ -144,8 +144,8 @@ def iptables(apply: bool, remove: bool, dry_run: bool, iptables_mode: str, **set
     if (apply and remove) or not (apply or remove or dry_run):
         raise click.UsageError("say one of --apply, --remove and --dry-run")
     wanted = Interception(**settings)
-    if wanted.inbound_port == wanted.outbound_port:
-        raise click.UsageError("--inbound-port and --outbound-port must differ")
+    if len({wanted.inbound_port, wanted.outbound_port, wanted.admin_port}) < 3:
+        raise click.UsageError("--inbound-port, --outbound-port and --admin-port must differ")
     outbound = wanted.include_outbound_ports and wanted.include_outbound_ranges
     if not wanted.include_inbound_ports and not outbound:
         raise click.UsageError("nothing is left to redirect; --remove takes the rules away")

@@ -39,13 +39,9 @@ def add_services(values: Values, drafts: dict[str, Draft]) -> None:
     if sidecar is not None:
         if sidecar.has("app") and sidecar.get("app") is not None:
             _add_endpoints(drafts, APP, sidecar.keys["app"], [(sidecar.nodes["app"], sidecar.get("app"))])
-        clash = sidecar.get("outbound", {}).get(APP) if sidecar.has("app") else None
-        if clash is not None:
-            problem(
-                clash.key,
-                f"`{APP}` is the application beside this sidecar, and not what it calls",
-                "give the dependency another name",
-            )
+        for name, item in sidecar.get("outbound", {}).items():
+            if what := _is_taken(name, sidecar):
+                problem(item.key, f"`{name}` is {what}", "give the dependency another name")
         for name, item in _dependencies(sidecar):
             _add_dependency(drafts, name, item)
     intercepting = [
@@ -56,12 +52,12 @@ def add_services(values: Values, drafts: dict[str, Draft]) -> None:
     if sidecar is not None and sidecar.get("mode"):
         intercepting.append(sidecar.keys["mode"])
     if intercepting:
-        own = drafts.get(PASSTHROUGH)
-        if own is not None and own.endpoints:
+        draft = drafts.get(PASSTHROUGH)
+        if draft is not None and "endpoints" in draft.keys:
             problem(
-                own.keys["endpoints"],
-                f"`{PASSTHROUGH}` stands for where an intercepted connection was going: it has no endpoints",
-                "give this service another name, or remove its `endpoints`",
+                draft.keys["endpoints"],
+                f"the service `{PASSTHROUGH}` leads to where each connection was going, and has no endpoints",
+                "remove them, or give the service another name",
             )
             return
         _add_endpoints(drafts, PASSTHROUGH, intercepting[0], [(intercepting[0], Address("original"))])
@@ -73,8 +69,17 @@ def _dependencies(sidecar: Values) -> list[tuple[str, Item]]:
     return [
         (name, item)
         for name, item in named.items()
-        if item.value is not INVALID and not (name == APP and sidecar.has("app"))
+        if item.value is not INVALID and not _is_taken(name, sidecar)
     ]
+
+
+def _is_taken(name: str, sidecar: Values) -> str:
+    """What else the name stands for, whose endpoints would join those of a dependency; "" if nothing."""
+    if name == APP and sidecar.has("app"):
+        return "the application beside this sidecar, and not what it calls"
+    if name == PASSTHROUGH and sidecar.get("mode"):
+        return "where connections that are for nobody else were going"
+    return ""
 
 
 def _add_dependency(drafts: dict[str, Draft], name: str, item: Item) -> None:
@@ -188,27 +193,37 @@ def _check_loop(node: Node, binds: tuple[Bind, ...], service: Service) -> None:
     """An endpoint that is the listener itself would be asked by itself for ever."""
     for bind in binds:
         for endpoint in service.endpoints:
-            address = endpoint.address
-            if _is_at(bind, address):
+            if _leads_to(endpoint.address, bind):
                 problem(
                     node,
-                    f"`{bind.text}` takes what is meant for `{service.name}` itself, {address.text}",
-                    "listen on another port",
+                    f"`{bind.text}` takes what is meant for `{service.name}` itself, {endpoint.address.text}",
+                    "listen elsewhere" if bind.family == "unix" else "listen on another port",
                 )
                 return
 
 
-def _is_at(bind: Bind, address: Address) -> bool:
-    """Whether who listens at ``bind`` is who is called at ``address``."""
-    everywhere = bind.host in ("", "0.0.0.0", "::") and address.host in ("127.0.0.1", "::1")
-    return bind.port == address.port != 0 and (everywhere or bind.host == address.host)
+def _leads_to(address: Address, bind: Bind) -> bool:
+    """Whether connections to ``address`` come to ``bind``, as far as it can be known before names are looked
+    up."""
+    if bind.family == "unix" or address.kind == "unix":
+        return bind.family == address.kind and bind.path == address.path
+    if not bind.port or bind.port != address.port:
+        return False
+    host = address.host.removesuffix(".")
+    if address.kind == "name":
+        if host != "localhost" and not host.endswith(".localhost"):
+            return False
+        host = "::1" if ":" in bind.host else "127.0.0.1"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # what connect(2) makes of them
+    everywhere = bind.dual_stack or bind.host == ("::" if ":" in host else "0.0.0.0")
+    return bind.host == host or (everywhere and (host == "::1" or host.startswith("127.")))
 
 
 def _is_the_application(
     node: Node, name: str, bind: Bind, app: Address | None, by_bind: dict[Bind, str]
 ) -> bool:
     """Reports a dependency that would be called where the application itself listens."""
-    if app is None or not _is_at(bind, app):
+    if app is None or not _leads_to(app, bind):
         return False
     taken = {**by_bind, bind: name}
     problem(
@@ -252,6 +267,7 @@ def _transparent(
 ) -> list[tuple[Node, Listener]]:
     mode = values.keys["mode"]
     inbound = _intercepting(INBOUND, _inbound_binds(values), INBOUND)
+    outbound = _intercepting(OUTBOUND, (Bind("inet6", "", OUTBOUND_PORT),), OUTBOUND)
     built = [(values.keys.get("inbound", mode), inbound)]
     app: Address | None = values.get("app")
     if app is not None and app.kind == "unix":
@@ -261,8 +277,8 @@ def _transparent(
             "write the application's port, or `mode: explicit`",
         )
     elif app is not None:
+        _check_loop(values.keys["app"], (*inbound.binds, *outbound.binds), services[APP])
         built.append((values.keys["app"], _within(inbound, services[APP], (app.port,))))
-    outbound = _intercepting(OUTBOUND, (Bind("inet6", "", OUTBOUND_PORT),), OUTBOUND)
     built.append((mode, outbound))
     for name, item in _dependencies(values):
         if not service_exists(item.key, name, drafts):

@@ -14,6 +14,7 @@ INBOUND_PORT: Final = 15006
 OUTBOUND_PORT: Final = 15001
 
 _EXIT_WITH = re.compile(r"(pid|port):([0-9]{1,10})")
+_PORT = re.compile(r"[0-9]{1,5}")
 
 
 def parse_app(text: str) -> Address:
@@ -38,7 +39,7 @@ def parse_exit_with(text: str) -> ExitWith:
 
 def parse_port(text: str) -> str:
     """A port as the key of a mapping."""
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+    if not (_PORT.fullmatch(text) and 1 <= int(text) <= 65535):
         raise Wrong(f"`{text}` is not a port", "a port is a number from 1 to 65535")
     return str(int(text))
 
@@ -140,7 +141,7 @@ INTERCEPTED: Final = Field(
             Text("the name of a service", texts.parse_name, texts.NAME_PATTERN),
             "ports and services such as `{8000: app}`",
             parse_port,
-            "^[0-9]{1,5}$",
+            f"^{_PORT.pattern}$",
         ),
     ),
     "With `intercept: outbound` the services that are called, with `inbound` ports and the services behind "

@@ -30,7 +30,9 @@ LOOPBACK_SECONDS = 1.0  # between two lookups at a server of this machine
 AGAIN_SECONDS = 5.0  # without a time to live: the hosts file, a name that does not exist, no answer
 LEAST_SECONDS = 1.0  # between two lookups of a name, whatever fails
 TICK_SECONDS = 0.05  # what is due within it is looked up together, and its changes are applied together
-PARALLEL = 32
+PARALLEL = 32  # lookups of one host name; each has up to a dozen sockets
+PARALLEL_SILENT = 8  # of names that had no answer the last time: they must not be in the way of others
+MOST_RECORDS = 256  # of one name
 MOST_SERIES = 1000  # names with counters of their own
 OTHER = "other"
 MOST_WEIGHT = 65535
@@ -120,6 +122,7 @@ class Resolver:
         self._names: dict[Key, _Name] = {}
         self._counts: dict[str, LookupCounts] = {}
         self._room = trio.Semaphore(PARALLEL)
+        self._room_for_silent = trio.Semaphore(PARALLEL_SILENT)
         self._woken = trio.Event()
         self._changed = trio.Event()
 
@@ -215,29 +218,38 @@ class Resolver:
     async def _look_up(self, name: _Name) -> None:
         """Never fails, and takes at most `LOOKUP_SECONDS`."""
         before, problem = name.places(0), name.problem()
+        room = self._room_for_silent if name.error else self._room
         name.running = True
         name.began = trio.current_time()
         try:
             with trio.move_on_after(LOOKUP_SECONDS) as patience:
-                async with self._room:
-                    await (self._services(name) if name.srv else self._hosts(name))
+                await (self._services(name, room) if name.srv else self._hosts(name, room))
         finally:
             name.running = False
         name.error = f"no answer within {LOOKUP_SECONDS:g} s" if patience.cancelled_caught else ""
         name.looked_up = True
         self._note(name, before, problem)
 
-    async def _hosts(self, name: _Name) -> None:
-        looked = await self._asker().hosts(name.host)
+    async def _hosts(self, name: _Name, room: trio.Semaphore) -> None:
+        async with room:
+            looked = await self._asker().hosts(name.host)
         name.ttl = looked.ttl
         name.hosts[name.host].take(looked, trio.current_time())
 
-    async def _services(self, name: _Name) -> None:
-        looked = await self._asker().services(name.host)
+    async def _services(self, name: _Name, room: trio.Semaphore) -> None:
+        async with room:
+            looked = await self._asker().services(name.host)
         now = trio.current_time()
         name.ttl = looked.ttl
         if looked.records:
-            name.records.found(looked.records)
+            if len(looked.records) > MOST_RECORDS != len(name.records.items):
+                log.warning(
+                    "%s has %d SRV records: the first %d by priority are used",
+                    name.host,
+                    len(looked.records),
+                    MOST_RECORDS,
+                )
+            name.records.found(looked.records[:MOST_RECORDS])
         elif looked.missing:
             name.records.missing(looked.missing, now)
         else:
@@ -246,7 +258,8 @@ class Resolver:
         name.hosts = {target: name.hosts.get(target) or KeptHosts() for target in sorted(targets)}
 
         async def target(host: str, kept: KeptHosts) -> None:
-            found = await self._asker().hosts(host)
+            async with room:
+                found = await self._asker().hosts(host)
             kept.take(found, trio.current_time())
             if found.ttl is not None:
                 name.ttl = min(found.ttl, found.ttl if name.ttl is None else name.ttl)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -107,19 +109,23 @@ class System:
 
     def settings(self) -> Settings:
         if self._resolv_conf.changed():
-            text = "".join(self._resolv_conf.lines())
-            self._settings = parse_resolv_conf(text, socket.gethostname())
+            with suppress(Busy):
+                text = "".join(self._resolv_conf.lines())
+                self._settings = parse_resolv_conf(text, socket.gethostname())
         return self._settings
 
     def addresses(self, name: str) -> tuple[str, ...]:
         """What this machine itself says of ``name``: its hosts file, and that `localhost` is the loopback
         (RFC 6761 section 6.3)."""
         if self._hosts.changed():
-            self._of.clear()
+            self._of.clear()  # what cannot be read just now is asked of DNS, which then has no socket either
         name = name.removesuffix(".")
         found = self._of.get(name)
         if found is None:
-            found = self._of[name] = addresses_in_hosts(self._hosts.lines(), name)
+            try:
+                found = self._of[name] = addresses_in_hosts(self._hosts.lines(), name)
+            except Busy:
+                found = ()
         if not found and (name == "localhost" or name.endswith(".localhost")):
             return LOOPBACK
         return found
@@ -128,6 +134,10 @@ class System:
         """Forgets what was looked up of others."""
         wanted = {name.removesuffix(".") for name in names}
         self._of = {name: found for name, found in self._of.items() if name in wanted}
+
+
+class Busy(Exception):
+    """A file cannot be read just now, and is likely to be in a moment."""
 
 
 class _Watched:
@@ -150,8 +160,11 @@ class _Watched:
         return first or stamp != before
 
     def lines(self) -> Iterator[str]:
+        """Raises Busy; the next `changed` is then true."""
         try:
             with Path(self._path).open(encoding="utf-8", errors="replace") as file:
                 yield from file
-        except OSError:
-            return
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                self._looked = False
+                raise Busy from error

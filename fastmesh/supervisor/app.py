@@ -130,6 +130,7 @@ async def tell_ready(readiness: Readiness, keeper: ConfigKeeper, shutdown: Shutd
     """A service manager waits for the same as whoever asks /readyz."""
     await readiness.settle(lambda: keeper.config.ready_timeout)
     if not shutdown.requested.is_set():
+        keeper.announced = True
         notify.ready(serving)
 
 

@@ -6,6 +6,7 @@ uses go on until it has gone.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -124,15 +125,14 @@ async def _end_with(wanted: ExitWith, keeper: ConfigKeeper, shutdown: Shutdown) 
 
 async def _until_it_ends(pid: int) -> None:
     said = False
-    while (descriptor := _open_process(pid)) is None:
+    while isinstance(descriptor := _open_process(pid), str):
         if not said:
-            who = "is fastmesh itself" if pid == os.getpid() else "is not there"
             log.warning(
                 "exit_with: process %d %s. That of another container can only be seen in a common pid "
                 'namespace (`pid: "service:app"` for compose, `shareProcessNamespace: true` for a pod). '
                 "fastmesh looks for it once a second, and ends with it when it has been there",
                 pid,
-                who,
+                descriptor,
             )
             said = True
         await trio.sleep(APPEAR_SECONDS)
@@ -143,14 +143,16 @@ async def _until_it_ends(pid: int) -> None:
         os.close(descriptor)
 
 
-def _open_process(pid: int) -> int | None:
-    """A descriptor that is readable when the process has ended, pidfd_open(2); None: there is none."""
+def _open_process(pid: int) -> int | str:
+    """A descriptor that is readable when the process has ended, pidfd_open(2); else why there is none."""
     if pid == os.getpid():
-        return None
+        return "is fastmesh itself"
     try:
         return os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
+    except OSError as error:
+        # The number of a thread is refused in other ways than that of nobody.
+        missing = error.errno in (errno.ESRCH, errno.ENOENT, errno.EINVAL)
+        return "is not there" if missing else f"cannot be watched ({error.strerror})"
 
 
 async def _until_nobody_listens(port: int, keeper: ConfigKeeper) -> None:
@@ -202,16 +204,19 @@ class Outbound:
         exit_with = _exit_with(config)
         if exit_with is not None and exit_with.kind == "pid":
             descriptor = _open_process(exit_with.number)
-            if descriptor is not None:
+            if isinstance(descriptor, int):
                 os.close(descriptor)
                 await trio.sleep_forever()
         while await self._anybody(config):  # noqa: ASYNC110
             await trio.sleep(LOOK_SECONDS)
 
     async def _anybody(self, config: Config) -> bool:
-        if config.sidecar is None or not config.sidecar.app:
+        exit_with, app = _exit_with(config), config.sidecar.app if config.sidecar is not None else ()
+        if exit_with is not None and exit_with.kind == "port" and listens(exit_with.number, config):
+            return True
+        if not app and (exit_with is None or exit_with.kind == "pid"):
             await trio.sleep_forever()
-        for address in config.sidecar.app:
+        for address in app:
             if await _is_reached(address, config):
                 return True
         return False

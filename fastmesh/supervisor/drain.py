@@ -66,24 +66,25 @@ class Shutdown:
 
     def request(self, reason: str) -> None:
         self.asked = True
-        self._hasten()
+        self._hasten(HASTE_SECONDS)
         self._begin(reason)
 
     def let_go(self, reason: str) -> None:
         """The application has gone, or says that it needs this process no more: it drains without delay and
         waits only for clients. Whoever stops both has asked for nothing yet: a first signal then is no second
-        one."""
+        one. A successor would have nobody to serve, and would not know it."""
         self.application_gone.set()
-        self._hasten()
+        self._hasten(0.0)
         self._begin(reason)
 
-    def _hasten(self) -> None:
+    def _hasten(self, seconds: float) -> None:
         for scope in self._hastened:
-            scope.deadline = min(scope.deadline, trio.current_time() + HASTE_SECONDS)
+            scope.deadline = min(scope.deadline, trio.current_time() + seconds)
 
     @contextmanager
     def hastening(self, scope: trio.CancelScope) -> Iterator[None]:
-        """In the block, a request to end leaves ``scope`` only `HASTE_SECONDS`."""
+        """In it, a request to end leaves ``scope`` only `HASTE_SECONDS`, and the end of the application
+        no time."""
         self._hastened.add(scope)
         try:
             yield

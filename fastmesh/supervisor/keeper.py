@@ -22,7 +22,7 @@ from fastmesh.discovery import KnownName, Resolver
 from fastmesh.errors import ConfigError, FastmeshError, Problem, StartError
 from fastmesh.health import Checker
 from fastmesh.health.checker import MOST_SECONDS
-from fastmesh.model import Config, Resolved
+from fastmesh.model import Config, Resolved, Service
 from fastmesh.model.told import Told
 from fastmesh.observability import logs
 from fastmesh.observability.metrics import ReloadCounts
@@ -36,6 +36,7 @@ log = logging.getLogger("fastmesh.config")
 
 LOOK_SECONDS = 1.0  # at endpoints that take no connections
 RETRY_SECONDS = 5.0
+MOST_SHOWN = 20  # addresses in a line of the log
 
 # How long a start waits for names, and then for first checks, before it serves with what it has: what answers
 # at all does so in that time. When clients wait meanwhile, in sockets that were handed in, it has more.
@@ -48,7 +49,8 @@ class ConfigKeeper:
 
     ``config`` and ``resolved`` (the addresses of each endpoint that is a host name, by its text) are what the
     data plane serves by, but for ``drains``, which the API asked for on top of it; ``last`` is what became of
-    the last reading; ``checker`` checks endpoints.
+    the last reading; ``checker`` checks endpoints. ``announced``: the service manager was told that all is
+    served, and is told of reloads from then on.
     """
 
     def __init__(self, file: str) -> None:
@@ -64,6 +66,7 @@ class ConfigKeeper:
         self._watcher: ConfigWatcher
         self.started_with: Config  # what needs a restart holds from here
         self.resolver = Resolver()
+        self.announced = False
         self._warned: set[str] = set()
         self._closed: str | None = None
         self._names_go_on = False
@@ -153,11 +156,12 @@ class ConfigKeeper:
         if self._closed is not None:
             return _outcome("refused", error=self._closed)
         log.info("%s: reading the configuration", why)
-        notify.reloading()
+        if self.announced:
+            notify.reloading()
         try:
             return await self._look()
         finally:
-            if self._closed is None:
+            if self.announced and self._closed is None:
                 notify.ready(_in_words(self.last))
 
     async def _look(self) -> ReloadOutcome:
@@ -174,7 +178,7 @@ class ConfigKeeper:
     async def take(self, read: Loaded | ConfigError) -> None:
         """Puts what the watcher read in force. Raises StartError when the data plane can not."""
         if isinstance(read, Loaded) and self._closed is None:
-            await self.resolver.learn(read.config)  # which may take seconds, so before anybody waits for it
+            await self._learn(read.config)  # which may take seconds, so before anybody waits for it
         async with self._changing:
             if isinstance(read, ConfigError):
                 if self._closed is None:  # else it is the business of the one that comes after
@@ -219,7 +223,9 @@ class ConfigKeeper:
             for name in sorted(resolved.keys() | self.resolved.keys()):
                 addresses = [place.address.text for place in resolved.get(name, ())]
                 if resolved.get(name) != self.resolved.get(name):
-                    log.info("%s now resolves to %s", name, ", ".join(addresses) or "nothing")
+                    more = len(addresses) - MOST_SHOWN
+                    shown = ", ".join(addresses[:MOST_SHOWN]) or "nothing"
+                    log.info("%s now resolves to %s", name, f"{shown} and {more} more" if more > 0 else shown)
             self.resolved = resolved
             return True
 
@@ -306,6 +312,30 @@ class ConfigKeeper:
         result = await trio.to_thread.run_sync(self._data_plane.apply, effective, resolved, verdicts)
         self.checker.follow(config, resolved)
         return result
+
+    async def _learn(self, config: Config) -> None:
+        """The names that are new in ``config``. A change is in effect within a second, so it waits no longer
+        than a start for what does not answer, unless a service that has addresses would have none."""
+        with trio.move_on_after(FIRST_SECONDS):
+            await self.resolver.learn(config)
+            return
+        if self._leaves_empty(config):
+            await self.resolver.learn(config)
+
+    def _leaves_empty(self, config: Config) -> bool:
+        """Whether a service has addresses now, and in ``config`` only names without any."""
+        resolved = self.resolver.resolved(config)
+
+        def has_any(service: Service, of: Resolved) -> bool:
+            return any(of.get(one.address.text) if one.address.is_name else True for one in service.endpoints)
+
+        return any(
+            service.endpoints
+            and not has_any(service, resolved)
+            and (before := self.config.services.get(name)) is not None
+            and has_any(before, self.resolved)
+            for name, service in config.services.items()
+        )
 
     async def _change(self, loaded: Loaded) -> ReloadOutcome:
         config = loaded.config

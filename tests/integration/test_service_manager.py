@@ -121,6 +121,28 @@ def test_a_whole_life(under: Callable[..., Proxy], manager: Manager, origins: Or
     proxy.check_output()
 
 
+def test_a_reload_makes_nothing_ready(under: Callable[..., Proxy], manager: Manager) -> None:
+    """Which waits for first results, whatever is asked for meanwhile."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"127.0.0.1:{silent.getsockname()[1]}"
+        check = {"path": "/", "timeout": "30s", "interval": "60s"}
+        listener = {"bind": f"127.0.0.1:{free_port()}", "service": "o"}
+        services = {"o": {"endpoints": [endpoint], "health": check}}
+        proxy = under(
+            {"ready_timeout": "3s", "listeners": {"web": listener}, "services": services}, ready=False
+        )
+        proxy.wait_log("serves web")
+        proxy.signal(signal.SIGHUP)
+        proxy.wait_log("the configuration is unchanged")
+        assert proxy.get("/readyz")[0] == 503
+        assert manager.states() == []
+        manager.wait_for("READY")
+        assert proxy.get("/readyz")[0] == 200
+        proxy.signal(signal.SIGHUP)
+        manager.wait_for("READY", 2)
+        assert manager.states() == ["READY", "RELOADING", "READY"]
+
+
 def test_a_change_of_the_file_alone_is_not_announced(
     under: Callable[..., Proxy], manager: Manager, origins: Origins
 ) -> None:

@@ -97,6 +97,8 @@ def test_options(asked, options, call):
         (["--apply", "--proxy-gid", "0"], "0 is root"),
         (["--apply", "--proxy-uid", "-1"], "range"),
         (["--apply", "--inbound-port", "15001"], "must differ"),
+        (["--apply", "--inbound-port", "9400"], "must differ"),
+        (["--apply", "--admin-port", "15001"], "must differ"),
         (["--apply", "--exclude-inbound-ports", "http"], "`http` is no port"),
         (["--apply", "--exclude-outbound-ranges", "10.0.0.1/8"], "the range is `10.0.0.0/8`"),
         (["--apply", "--iptables-mode", "bpf"], "bpf"),

@@ -128,6 +128,22 @@ def test_transparent_without_an_application(folder: Folder) -> None:
     assert list(config.services) == ["passthrough"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sidecar: {outbound: {a: '[::1]:80'}}",
+        "sidecar: {outbound: {a: '127.0.0.2:80'}}",
+        "sidecar: {outbound: {a: {to: '127.0.0.1:80', listen: '[::]:80'}}}",
+        "sidecar: {outbound: {a: {to: '10.0.0.1:80', listen: ':80'}}}",
+        "sidecar: {app: 'unix:/x', inbound: 'unix:/y'}",
+        "sidecar: {outbound: {app: 'app:80'}}",
+        "sidecar: {outbound: {passthrough: 'b:80'}}",
+    ],
+)
+def test_what_is_no_loop_and_no_clash(folder: Folder, text: str) -> None:
+    assert folder.load(text).config.listeners
+
+
 def test_passthrough_has_settings_like_any_service(folder: Folder) -> None:
     config = folder.load(TRANSPARENT + "services: {passthrough: {timeouts: {connect: 5s}}}\n").config
     assert config.services["passthrough"].timeouts.connect == 5.0
@@ -184,13 +200,31 @@ services: {a: {endpoints: ["a:80"]}, b: {endpoints: ["b:80"], protocol: auto}}
             "sidecar: {outbound: {a: '127.0.0.1:80'}}",
             "`127.0.0.1:80` takes what is meant for `a` itself, 127.0.0.1:80; listen on another port",
         ),
+        ("sidecar: {outbound: {a: 'localhost:80'}}", "`127.0.0.1:80` takes what is meant for `a` itself"),
+        ("sidecar: {outbound: {a: 'x.localhost.:80'}}", "takes what is meant for `a` itself"),
+        ("sidecar: {outbound: {a: '0.0.0.0:80'}}", "`127.0.0.1:80` takes what is meant for `a` itself"),
         (
-            "sidecar: {app: 8000, outbound: {app: 'app:80'}}",
+            "sidecar: {outbound: {a: {to: '127.0.0.2:80', listen: ':80'}}}",
+            "`:80` takes what is meant for `a` itself, 127.0.0.2:80; listen on another port",
+        ),
+        (
+            "sidecar: {app: 'unix:/x', inbound: 'unix:/x'}",
+            "`unix:/x` takes what is meant for `app` itself, unix:/x; listen elsewhere",
+        ),
+        ("sidecar: {mode: transparent, app: 15006}", "`:15006` takes what is meant for `app` itself"),
+        ("sidecar: {mode: transparent, app: 15001}", "`:15001` takes what is meant for `app` itself"),
+        (
+            "sidecar: {app: 8000, outbound: {app: {to: 'b:80', listen: ':81'}}}",
             "`app` is the application beside this sidecar, and not what it calls; give the dep",
         ),
         (
+            "sidecar: {mode: transparent, outbound: {passthrough: 'b:80'}}",
+            "`passthrough` is where connections that are for nobody else were going; give the dep",
+        ),
+        (
             "sidecar: {mode: transparent, app: 8000}\nservices: {passthrough: {endpoints: ['10.0.0.1:80']}}",
-            "`passthrough` stands for where an intercepted connection was going: it has no endpoints; g",
+            "the service `passthrough` leads to where each connection was going, and has no endpoints; "
+            "remove them, or give the service another name",
         ),
         (
             "sidecar: {mode: transparent, app: 8000}\nlisteners: {x: {bind: ':1', service: passthrough}}",
@@ -198,7 +232,7 @@ services: {a: {endpoints: ["a:80"]}, b: {endpoints: ["b:80"], protocol: auto}}
         ),
         (
             "sidecar: {mode: transparent, outbound: {passthrough: {}}}",
-            "`passthrough` is for connections that were intercepted, and none are by",
+            "`passthrough` is where connections that are for nobody else were going; give the dep",
         ),
         ("sidecar: {outbound: {a: {}}}", "there is no service `a`"),
         ("sidecar: {outbound: {a: {protocol: tcp}}}", "there is no service `a`"),

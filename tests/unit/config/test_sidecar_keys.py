@@ -40,6 +40,6 @@ def test_what_cannot_be_ended_with(text: str) -> None:
 
 def test_a_port_as_a_key() -> None:
     assert parse_port("08000") == "8000"
-    for text in ("0", "65536", "http", "٣"):
+    for text in ("0", "65536", "000080", "9" * 5000, "http", "٣"):
         with pytest.raises(Wrong):
             parse_port(text)

@@ -13,7 +13,14 @@ from trio.testing import MockClock
 
 from fastmesh.discovery import KnownName, LookupCounts, NameView, Resolver, names_of
 from fastmesh.discovery.answers import Hosts, Record, Services
-from fastmesh.discovery.resolver import LOOKUP_SECONDS, MOST_SERIES, OTHER, TICK_SECONDS
+from fastmesh.discovery.resolver import (
+    LOOKUP_SECONDS,
+    MOST_RECORDS,
+    MOST_SERIES,
+    OTHER,
+    PARALLEL,
+    TICK_SECONDS,
+)
 from fastmesh.discovery.system import Settings
 from fastmesh.model import Address, Config, Endpoint, Place, Service
 from support.names import FakeLookups
@@ -212,6 +219,44 @@ async def test_many_names_that_do_not_answer_have_the_same_end(autojump_clock: M
     await Resolver(lookups).learn(config(*(Address("name", name, 80) for name in lookups.table)))
     assert trio.current_time() - began == LOOKUP_SECONDS
     assert len(lookups.asked) < 200
+
+
+async def test_silent_names_are_not_in_the_way_of_others(autojump_clock: MockClock) -> None:
+    never = trio.Event()
+    silent = {f"silent{number}": never for number in range(2 * PARALLEL)}
+    lookups = FakeLookups({**silent, "api": Hosts(("10.0.0.1",), 1.0)}, LOOPBACK)
+    before = tuple(Address("name", name, 80) for name in silent)
+    async with running(resolver := Resolver(lookups), config(*before)):
+        of = config(*before, API)
+        await trio.sleep(LOOKUP_SECONDS + 1.5)
+        for _ in range(4):  # whichever of them comes first
+            with trio.fail_after(LOOKUP_SECONDS - 1):
+                await resolver.learn(of)
+            assert hosts_in(resolver, of) == ["10.0.0.1"]
+            await trio.sleep(0.7)
+            resolver.follow(config(*before))
+
+
+async def test_an_srv_name_with_many_targets_is_bounded(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    never = trio.Event()
+    records = [Record(number, 1, 80, f"t{number}.") for number in range(4 * MOST_RECORDS)]
+    lookups = FakeLookups({record.target: never for record in records})
+    lookups.table[SRV.host] = Services(tuple(records), {}, 30.0)
+    resolver = Resolver(lookups)
+    for _ in range(2):
+        asked = len(lookups.asked)
+        await resolver.learn(config(SRV), again=True)
+        assert len(lookups.asked) - asked <= 1 + PARALLEL
+    for record in records:
+        lookups.table[record.target] = Hosts(("10.0.0.1",), 30.0)
+    await resolver.learn(config(SRV), again=True)
+    assert len(resolver.resolved(config(SRV))[SRV.text]) == MOST_RECORDS
+    many = [line for line in caplog.messages if "SRV records" in line]
+    assert many == [
+        f"_http._tcp.api has {len(records)} SRV records: the first {MOST_RECORDS} by priority are used"
+    ]
 
 
 async def test_shutting_down_is_no_failure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,25 @@ def test_only_what_is_asked_for_is_kept(tmp_path: Path) -> None:
         system.addresses(name)
     system.keep_only(["b."])
     assert system._of == {"b": ()}
+
+
+def test_without_a_free_descriptor_what_was_read_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the file is read as soon as that is possible, though it does not change any more."""
+    resolv_conf, hosts = tmp_path / "resolv.conf", tmp_path / "hosts"
+    resolv_conf.write_text("nameserver 10.0.0.2\n")
+    hosts.write_text("10.0.0.1 api\n")
+    system = System(str(resolv_conf), str(hosts))
+    assert system.settings().servers == (("10.0.0.2", 53),)
+    resolv_conf.write_text("nameserver 10.0.0.33\n")
+
+    def none_free(*arguments: object, **more: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", none_free)
+        assert system.settings().servers == (("10.0.0.2", 53),)
+        assert system.addresses("api") == ()
+    assert system.settings().servers == (("10.0.0.33", 53),)
+    assert system.addresses("api") == ("10.0.0.1",)

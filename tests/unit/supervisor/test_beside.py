@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import threading
 
 import pytest
 import trio
@@ -194,6 +195,41 @@ def test_our_own_process_is_not_that_of_an_application(quick, caplog):
     assert caplog.text.count("is fastmesh itself") == 1
 
 
+@pytest.fixture
+def thread():
+    """The number of a thread, which is no process's."""
+    ended, started = threading.Event(), threading.Event()
+    one = threading.Thread(target=lambda: (started.set(), ended.wait()))
+    one.start()
+    started.wait()
+    yield one.native_id
+    ended.set()
+    one.join()
+
+
+def test_a_process_that_cannot_be_watched(quick, caplog, thread, monkeypatch):
+    """It is said once and asked again, and a drain does not fail of it."""
+
+    def refused(pid):
+        raise PermissionError(1, "Operation not permitted")
+
+    async def meanwhile(keeper):
+        await logged(caplog, f"exit_with: process {thread} is not there.")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pidfd_open", refused)
+            keeper.config = sidecar(exit_with=ExitWith("pid", 7))
+            await logged(caplog, "exit_with: process 7 cannot be watched (Operation not permitted).")
+            await trio.sleep(0.1)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            keeper.config = sidecar(exit_with=ExitWith("port", server.getsockname()[1]))
+            await trio.sleep(0.2)
+
+    ends(sidecar(exit_with=ExitWith("pid", thread)), meanwhile)
+    assert caplog.text.count("cannot be watched") == 1
+    nowhere = (Address("inet", "127.0.0.1", 1),)
+    assert gone(Keeper(sidecar(app=nowhere, exit_with=ExitWith("pid", thread))))
+
+
 def test_a_change_of_what_to_end_with(quick, caplog, sleeper):
     caplog.set_level("INFO", logger="fastmesh")
     first, second = sleeper(), sleeper()
@@ -230,6 +266,15 @@ def gone(keeper, seconds=10.0):
 def test_nobody_at_the_port_of_the_application(quick):
     with socket.create_server(("127.0.0.1", 0)) as server:
         keeper = Keeper(sidecar(app=(Address("inet", "127.0.0.1", server.getsockname()[1]),)))
+        assert not gone(keeper, 0.1)
+    assert gone(keeper)
+
+
+def test_nobody_at_the_port_to_end_with(quick):
+    """An application that failed before it listened has gone too."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        keeper = Keeper(sidecar(exit_with=ExitWith("port", port)))
         assert not gone(keeper, 0.1)
     assert gone(keeper)
 

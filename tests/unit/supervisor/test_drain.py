@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from fastmesh.model import Drain
-from fastmesh.supervisor.drain import Exit, Shutdown, drain
+from fastmesh.supervisor.drain import HASTE_SECONDS, Exit, Shutdown, drain
 from support.fake_data_plane import FakeDataPlane
 
 
@@ -261,6 +261,20 @@ def test_a_signal_after_who_lets_go_is_the_first_one():
         assert not shutdown.asked
 
     trio.run(main)
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [(True, HASTE_SECONDS), (False, 0)])
+def test_how_long_a_successor_is_waited_for(asked, seconds):
+    """Who comes after the application has gone would not know that it has."""
+
+    async def main():
+        shutdown = Shutdown()
+        with trio.move_on_after(60) as scope, shutdown.hastening(scope):
+            shutdown.request("SIGTERM") if asked else shutdown.let_go("exit_with")
+            await trio.sleep_forever()
+        assert trio.current_time() == pytest.approx(seconds, abs=0.01)
+
+    run_on_jumping_clock(main)
 
 
 def test_without_a_watcher_the_end_does_not_wait():

@@ -555,3 +555,54 @@ def test_nothing_changes_after_another_process_took_over(rig):
         assert (outcome.result, outcome.error) == ("refused", "it has handed over")
 
     scenario(rig, test)
+
+
+def test_a_name_that_hangs_holds_a_change_up_for_a_moment_only(rig):
+    lookups = FakeLookups({"slow.test": trio.Event()})
+    rig.keeper.resolver = Resolver(lookups)
+    rig.write("127.0.0.1:80")
+
+    async def test():
+        rig.write("127.0.0.1:80, slow.test:80")
+        with trio.fail_after(1):
+            assert (await rig.keeper.reload("SIGHUP")).result == "applied"
+        assert [len(found) for found in rig.data_plane.resolved.values()] == [0]
+
+    scenario(rig, test)
+
+
+def test_a_service_that_would_have_no_address_waits_for_its_name(rig):
+    """What it had serves meanwhile."""
+
+    class Slow(FakeLookups):
+        async def hosts(self, name):
+            await trio.sleep(1)
+            return await super().hosts(name)
+
+    rig.keeper.resolver = Resolver(Slow({"slow.test": Hosts(("127.0.0.2",), 30.0)}))
+
+    async def test():
+        rig.write("slow.test:80")
+        began = trio.current_time()
+        assert (await rig.keeper.reload("SIGHUP")).result == "applied"
+        assert trio.current_time() - began > 1
+        assert [[place.address.text for place in found] for found in rig.data_plane.resolved.values()] == [
+            ["127.0.0.2:80"]
+        ]
+
+    scenario(rig, test)
+
+
+def test_a_long_list_of_addresses_is_cut_short_in_the_log(rig, caplog):
+    lookups = FakeLookups({"many.test": Hosts(("127.0.0.1",), 30.0)})
+    rig.keeper.resolver = Resolver(lookups)
+    rig.write("many.test:80")
+
+    async def test():
+        lookups.table["many.test"] = Hosts(tuple(f"127.0.1.{number}" for number in range(100)), 30.0)
+        await rig.keeper.reload("SIGHUP")
+
+    scenario(rig, test)
+    (line,) = [line for line in caplog.messages if "now resolves to" in line]
+    assert line.count("127.0.1.") == 20
+    assert line.endswith(" and 80 more")
