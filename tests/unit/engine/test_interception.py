@@ -250,12 +250,14 @@ def test_the_access_log_tells_where_it_went(run: Run, tmp_path: Path) -> None:
         with connect(V6, server.port) as client:
             client.sendall(b"x")
             assert client.recv(1) == b"x"
+        eventually(lambda: log.read_text(), "the line of the relay")
         assert is_refused(V6, 1)
+        eventually(lambda: log.read_text().count("\n") == 2, "the line of the failed connect")
         through = within("through", "passthrough", ports=(origin.address[1],))
         plane.apply(config([], [intercepting(host="::1"), through]))
         with connect(*origin.address) as client:
             assert ask(client).startswith(b"HTTP/1.1 200")
-        eventually(lambda: log.read_text().count("\n") == 3, "the lines")
+        eventually(lambda: log.read_text().count("\n") == 3, "the line of the request")
     os.close(fd)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [(line["listener"], line["service"], line["endpoint"], line["status"]) for line in lines] == [
