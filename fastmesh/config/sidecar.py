@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from fastmesh.config.kinds import INVALID, Item, Values, problem
@@ -211,6 +212,8 @@ def _leads_to(address: Address, bind: Bind) -> bool:
         return False
     host = address.host.removesuffix(".")
     if address.kind == "name":
+        if host == socket.gethostname().lower():
+            return bind.dual_stack or bind.host in ("0.0.0.0", "::")
         if host != "localhost" and not host.endswith(".localhost"):
             return False
         host = "::1" if ":" in bind.host else "127.0.0.1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from typing import Final
 
 from fastmesh.config import texts
@@ -18,10 +19,14 @@ _PORT = re.compile(r"[0-9]{1,5}")
 
 
 def parse_app(text: str) -> Address:
-    """Where the application listens: a port of this machine, an IP address with a port, or `unix:/path`."""
+    """Where the application listens: a port of this machine, an IP address or this machine's name with a
+    port, or `unix:/path`. That name is what a container knows of its address."""
     address = texts.parse_endpoint(f"127.0.0.1:{text}" if text.isdigit() else text)
-    if address.kind == "name":
-        raise Wrong(f"`{text}` is a name, and the application is beside the sidecar", "write its port")
+    if address.kind == "name" and address.host != socket.gethostname().lower():
+        raise Wrong(
+            f"`{address.host}` is not this machine's name, and the application is beside the sidecar",
+            "write its port",
+        )
     return address
 
 
@@ -80,8 +85,8 @@ SIDECAR: Final = Section(
         ),
         "app": Field(
             Text("a port such as `8000`", parse_app),
-            "Where the application listens: a port of 127.0.0.1, another address, or `unix:/path`. It is the "
-            "service `app`.",
+            "Where the application listens: a port of 127.0.0.1, another address, `${HOSTNAME}:8000` where "
+            "it listens on a container's own address alone, or `unix:/path`. It is the service `app`.",
             example=8000,
         ),
         "inbound": Field(

@@ -76,7 +76,7 @@ def _as_listed(bind: Bind) -> Iterator[str]:
 
 
 def _in_this_namespace(address: Address) -> bool:
-    return address.host == "::1" or address.host.startswith("127.")
+    return address.kind == "name" or address.host == "::1" or address.host.startswith("127.")
 
 
 async def _is_reached(address: Address, config: Config) -> bool:

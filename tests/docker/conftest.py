@@ -9,10 +9,12 @@ import pytest
 
 from support.base_image import base_image
 from support.engine import Engine, leftovers
+from support.mesh import Images, Mesh
 
 HERE = Path(__file__).parent
 IMAGE = "fastmesh-test"
 INIT_IMAGE = "fastmesh-test-init"
+SERVERS_IMAGE = "fastmesh-test-servers"
 TEST_SECONDS = 120
 
 
@@ -54,6 +56,27 @@ def init_image(session_engine: Engine, image: str) -> str:
     """The tag of the init image of this checkout."""
     session_engine.build("docker/init.Dockerfile", INIT_IMAGE, f"--build-arg=IMAGE={image}")
     return INIT_IMAGE
+
+
+@pytest.fixture(scope="session")
+def servers(session_engine: Engine, base: str) -> str:
+    """The tag of the base with a database and a DNS server."""
+    session_engine.build("tests/docker/servers.Dockerfile", SERVERS_IMAGE, f"--build-arg=BASE={base}")
+    return SERVERS_IMAGE
+
+
+@pytest.fixture(scope="module")
+def mesh(
+    session_engine: Engine,
+    base: str,
+    servers: str,
+    image: str,
+    init_image: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Mesh]:
+    """A network for the applications and sidecars of a module."""
+    with session_engine.cleaning():
+        yield Mesh(session_engine, Images(base, servers, image, init_image), tmp_path_factory.mktemp("mesh"))
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """`sidecar` and `intercept`: the listeners and services that they stand for."""
 
+import socket
+
 import pytest
 
 from fastmesh.config import as_public_dict
@@ -286,6 +288,15 @@ def test_mistakes(folder: Folder, text: str, error: str) -> None:
     errors = folder.errors(text)
     assert len(errors) == 1, errors
     assert error in errors[0]
+
+
+def test_an_application_at_the_name_of_its_machine(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "Web-7f")
+    config = folder.load("sidecar: {mode: transparent, app: '${HOSTNAME}:8000'}", HOSTNAME="web-7f").config
+    assert addresses(config, "app") == ["web-7f:8000"]
+    assert config.listeners["inbound/app"].ports == (8000,)
+    (error,) = folder.errors("sidecar: {app: 'web-7f:15006'}")
+    assert "`:15006` takes what is meant for `app` itself" in error
 
 
 def test_it_is_shown_with_what_it_stands_for(folder: Folder) -> None:

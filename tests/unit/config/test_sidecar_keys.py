@@ -1,5 +1,7 @@
 """The texts with a grammar under `sidecar`."""
 
+import socket
+
 import pytest
 
 from fastmesh.config.kinds import Wrong
@@ -23,6 +25,13 @@ def test_an_application(text: str, address: Address) -> None:
 def test_what_is_no_application(text: str) -> None:
     with pytest.raises(Wrong):
         parse_app(text)
+
+
+def test_an_application_at_the_name_of_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "Web-7f")
+    assert parse_app("web-7F:8000") == Address("name", "web-7f", 8000)
+    with pytest.raises(Wrong, match="`web` is not this machine's name"):
+        parse_app("web:8000")
 
 
 def test_what_to_end_with() -> None:

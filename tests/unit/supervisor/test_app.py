@@ -6,6 +6,7 @@ import socket
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
 
 from fastmesh.errors import StartError
 from fastmesh.model import Given
@@ -183,6 +184,10 @@ def test_the_start_line_names_all_addresses(file):
             assert f"admin http://127.0.0.1:{port}/" in line
             assert "workers: 2" in line
             assert "admin off" in app.describe_start(data_plane.stats(), None)
+            (web,) = data_plane.stats().listeners
+            within = replace(web, listener="web/a", binds=(), within="web")
+            line = app.describe_start(replace(data_plane.stats(), listeners=(web, within)), None)
+            assert "web (http) on 127.0.0.1:0; web/a (http) within web; admin" in line
         finally:
             data_plane.stop()
             admin.close()

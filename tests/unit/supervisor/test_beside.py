@@ -289,6 +289,13 @@ def test_an_address_that_only_a_connection_tells_of(quick, monkeypatch):
     assert gone(keeper)
 
 
+def test_nobody_at_the_name_of_the_machine(quick):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        keeper = Keeper(sidecar(app=(Address("name", "web-7f", server.getsockname()[1]),)))
+        assert not gone(keeper, 0.1)
+    assert gone(keeper)
+
+
 def test_nobody_at_the_path_of_the_application(quick, tmp_path):
     path = str(tmp_path / "app.sock")
     keeper = Keeper(sidecar(app=(Address("unix", path=path),)))
