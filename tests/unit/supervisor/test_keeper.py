@@ -1,6 +1,5 @@
 """Reloads: applied, unchanged, refused; what is logged, counted and kept."""
 
-import logging
 import socket
 
 import pytest
@@ -10,64 +9,10 @@ from fastmesh.admin.control import DrainRefused, DrainTarget
 from fastmesh.discovery import Resolver
 from fastmesh.discovery.answers import Hosts
 from fastmesh.errors import ConfigError, StartError
-from fastmesh.observability.metrics import ReloadCounts
 from fastmesh.supervisor.keeper import ConfigKeeper
-from support.fake_data_plane import FakeDataPlane
+from support.keeper_rig import scenario
 from support.names import FakeLookups
 from support.ports import free_port
-
-FILE = """\
-admin: off
-{more}
-listeners:
-  web: {{bind: "127.0.0.1:{port}", routes: {{/: a}}}}
-services:
-  a: {{endpoints: [{endpoints}]}}
-"""
-
-
-class Rig:
-    def __init__(self, folder):
-        self.port = free_port()
-        self.file = folder / "fastmesh.yaml"
-        self.write()
-        self.keeper = ConfigKeeper(str(self.file))
-        self.data_plane = FakeDataPlane(workers=1, connection_limit=1)
-
-    def write(self, endpoints="127.0.0.1:1", more=""):
-        self.file.write_text(FILE.format(port=self.port, endpoints=endpoints, more=more))
-
-    async def start(self, nursery):
-        await self.keeper.load()
-        await self.keeper.apply_first(self.data_plane)
-        nursery.start_soon(self.keeper.watch)
-        # The watcher begins with a look of its own, which would take what the test writes before its reload
-        # does.
-        await self.keeper.reload("start")
-        self.keeper.counts = ReloadCounts()
-
-
-@pytest.fixture
-def rig(tmp_path, monkeypatch, caplog):
-    # What `set_up` does would take the records away from caplog.
-    monkeypatch.setattr("fastmesh.observability.logs.set_up", lambda *_: None)
-    caplog.set_level(logging.INFO, logger="fastmesh")
-    rig = Rig(tmp_path)
-    yield rig
-    rig.data_plane.stop()
-
-
-def scenario(rig, test):
-    """Runs ``test`` with the keeper started and watching."""
-
-    async def main():
-        with trio.fail_after(20):
-            async with trio.open_nursery() as nursery:
-                await rig.start(nursery)
-                await test()
-                nursery.cancel_scope.cancel()
-
-    trio.run(main)
 
 
 def test_a_change_is_applied_when_asked(rig, caplog):
@@ -222,85 +167,6 @@ def test_after_close_a_file_that_is_wrong_is_no_failure(rig, caplog):
     scenario(rig, test)
 
 
-def test_names_are_resolved_at_load_and_again(rig, caplog):
-    lookups = FakeLookups({"origin.test": Hosts(("127.0.0.1",), 30.0)})
-    rig.keeper.resolver = Resolver(lookups)
-    rig.write("origin.test:80")
-
-    def resolved():
-        return [place.address.text for place in rig.data_plane.resolved["origin.test:80"]]
-
-    async def test():
-        assert resolved() == ["127.0.0.1:80"]
-        lookups.table["origin.test"] = Hosts(("127.0.0.1", "127.0.0.2"), 30.0)
-        # The file is unchanged, the names are another matter.
-        assert (await rig.keeper.reload("SIGHUP")).result == "unchanged"
-        assert resolved() == ["127.0.0.1:80", "127.0.0.2:80"]
-        calls = len(rig.data_plane.calls)
-        assert (await rig.keeper.reload("SIGHUP")).result == "unchanged"
-        assert len(rig.data_plane.calls) == calls
-
-    scenario(rig, test)
-    assert "origin.test:80 now resolves to 127.0.0.1:80, 127.0.0.2:80" in caplog.text
-
-
-def test_names_are_followed_and_looked_up_when_endpoints_fail(rig, caplog):
-    lookups = FakeLookups({"origin.test": Hosts(("127.0.0.1",), 3600.0)})
-    rig.keeper.resolver = Resolver(lookups)
-    rig.write("origin.test:80")
-
-    async def test():
-        rig.data_plane.refuse = "once"
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(rig.keeper.follow_names)
-            lookups.table["origin.test"] = Hosts(("127.0.0.2",), 3600.0)
-            rig.data_plane.out = {("a", "127.0.0.1:80"): 1}
-            while "could not be put in force: once" not in caplog.text:  # noqa: ASYNC110
-                await trio.sleep(0.01)
-            rig.data_plane.refuse = None
-            while rig.keeper.resolved["origin.test:80"][0].address.host != "127.0.0.2":  # noqa: ASYNC110
-                await trio.sleep(0.01)
-            nursery.cancel_scope.cancel()
-        assert lookups.asked == ["origin.test"] * 3  # the start, a reload, and the failure
-
-    scenario(rig, test)
-
-
-def test_a_name_that_hangs_holds_the_start_up_for_a_moment_only(rig, monkeypatch):
-    """What answers is in force at once; the rest when it comes, and readiness waits for that."""
-    lookups = FakeLookups({"good.test": Hosts(("127.0.0.1",), 30.0), "slow.test": trio.Event()})
-    rig.keeper.resolver = Resolver(lookups)
-    rig.write("good.test:80, slow.test:81")
-
-    async def test():
-        assert {name: len(found) for name, found in rig.data_plane.resolved.items()} == {
-            "good.test:80": 1,
-            "slow.test:81": 0,
-        }
-        assert list(rig.keeper.awaited()) == ["no answer yet for the name slow.test"]
-        hanging, lookups.table["slow.test"] = lookups.table["slow.test"], Hosts(("127.0.0.2",), 30.0)
-        hanging.set()
-        async with trio.open_nursery() as nursery:
-            rig.data_plane.refuse = "not now"
-            monkeypatch.setattr("fastmesh.supervisor.keeper.RETRY_SECONDS", 0.05)
-            nursery.start_soon(rig.keeper.follow_names)
-            while list(rig.keeper.awaited()) != ["the addresses of names are not in force yet"]:  # noqa: ASYNC110
-                await trio.sleep(0.005)
-            rig.data_plane.refuse = None
-            while list(rig.keeper.awaited()):  # noqa: ASYNC110
-                await trio.sleep(0.005)
-            nursery.cancel_scope.cancel()
-        assert [len(found) for found in rig.data_plane.resolved.values()] == [1, 1]
-
-    async def start(rig, nursery):
-        await rig.keeper.load()
-        with trio.fail_after(3):
-            await rig.keeper.apply_first(rig.data_plane, 0.1)
-
-    monkeypatch.setattr(Rig, "start", start)
-    scenario(rig, test)
-
-
 def test_inbound_ends_whatever_the_configuration_says(rig):
     """And outbound goes on with names that are still followed, while nothing else changes any more."""
     lookups = FakeLookups({"orders.test": Hosts(("127.0.0.1",), 30.0)})
@@ -325,24 +191,6 @@ def test_inbound_ends_whatever_the_configuration_says(rig):
         assert rig.data_plane.config.listeners["web"].drain
         await rig.keeper.close("draining")
         assert await now("127.0.0.3") == ["127.0.0.2"]
-
-    scenario(rig, test)
-
-
-def test_a_slow_lookup_keeps_nobody_waiting(rig):
-    lookups = FakeLookups({"slow.test": trio.Event()})
-    rig.keeper.resolver = Resolver(lookups)
-
-    async def test():
-        rig.write("slow.test:80")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(rig.keeper.reload, "SIGHUP")
-            while not lookups.asked:  # noqa: ASYNC110
-                await trio.sleep(0.01)
-            with trio.fail_after(2):
-                assert (await rig.keeper.set_drain(DrainTarget("service", "a"), True)).changed
-            lookups.table["slow.test"].set()
-        assert rig.data_plane.resolved == {"slow.test:80": ()}
 
     scenario(rig, test)
 
@@ -555,54 +403,3 @@ def test_nothing_changes_after_another_process_took_over(rig):
         assert (outcome.result, outcome.error) == ("refused", "it has handed over")
 
     scenario(rig, test)
-
-
-def test_a_name_that_hangs_holds_a_change_up_for_a_moment_only(rig):
-    lookups = FakeLookups({"slow.test": trio.Event()})
-    rig.keeper.resolver = Resolver(lookups)
-    rig.write("127.0.0.1:80")
-
-    async def test():
-        rig.write("127.0.0.1:80, slow.test:80")
-        with trio.fail_after(1):
-            assert (await rig.keeper.reload("SIGHUP")).result == "applied"
-        assert [len(found) for found in rig.data_plane.resolved.values()] == [0]
-
-    scenario(rig, test)
-
-
-def test_a_service_that_would_have_no_address_waits_for_its_name(rig):
-    """What it had serves meanwhile."""
-
-    class Slow(FakeLookups):
-        async def hosts(self, name):
-            await trio.sleep(1)
-            return await super().hosts(name)
-
-    rig.keeper.resolver = Resolver(Slow({"slow.test": Hosts(("127.0.0.2",), 30.0)}))
-
-    async def test():
-        rig.write("slow.test:80")
-        began = trio.current_time()
-        assert (await rig.keeper.reload("SIGHUP")).result == "applied"
-        assert trio.current_time() - began > 1
-        assert [[place.address.text for place in found] for found in rig.data_plane.resolved.values()] == [
-            ["127.0.0.2:80"]
-        ]
-
-    scenario(rig, test)
-
-
-def test_a_long_list_of_addresses_is_cut_short_in_the_log(rig, caplog):
-    lookups = FakeLookups({"many.test": Hosts(("127.0.0.1",), 30.0)})
-    rig.keeper.resolver = Resolver(lookups)
-    rig.write("many.test:80")
-
-    async def test():
-        lookups.table["many.test"] = Hosts(tuple(f"127.0.1.{number}" for number in range(100)), 30.0)
-        await rig.keeper.reload("SIGHUP")
-
-    scenario(rig, test)
-    (line,) = [line for line in caplog.messages if "now resolves to" in line]
-    assert line.count("127.0.1.") == 20
-    assert line.endswith(" and 80 more")
