@@ -81,9 +81,9 @@ format: $(STAMPS)/python ## let ruff mend layout and imports
 	$(BIN)/ruff format .
 
 .PHONY: asan ubsan tsan
-asan: build test-packages ## the data-plane tests under AddressSanitizer
+asan: build test-packages ## the data-plane tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	tools/sanitize address
-ubsan: build test-packages ## the data-plane tests under UndefinedBehaviorSanitizer
+ubsan: build test-packages ## the same for undefined behaviour alone: quicker
 	tools/sanitize undefined
 tsan: build test-packages ## the threaded scenario under ThreadSanitizer
 	tools/sanitize thread

@@ -154,7 +154,7 @@ def _build(values: Values, drafts: dict[str, Draft], expander: Expander) -> Conf
         workers=get("workers"),
         registry=get("registry"),
         trusted_proxies=trusted,
-        drain=_struct(Drain, get("drain")),
+        drain=sidecar.drain_of(_struct(Drain, get("drain")), values),
         access_log=None if access_log is None else _struct(AccessLog, access_log),
         log=_struct(Log, get("log")),
         limits=_struct(Limits, get("limits")),

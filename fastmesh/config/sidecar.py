@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from msgspec import structs
+
 from fastmesh.config.kinds import INVALID, Item, Values, problem
 from fastmesh.config.listeners import service_exists
 from fastmesh.config.services import Draft
@@ -13,6 +15,7 @@ from fastmesh.config.source import Node
 from fastmesh.model import (
     Address,
     Bind,
+    Drain,
     Forward,
     Forwarded,
     Listener,
@@ -24,6 +27,8 @@ from fastmesh.model import (
 APP = "app"
 PASSTHROUGH = "passthrough"
 INBOUND, OUTBOUND = "inbound", "outbound"
+DRAIN_SECONDS = 8.0
+"""Docker kills 10 s after it asked for the end, and compose asks the sidecar before its application."""
 
 # A sidecar is part of the machine that its application has for its own: what peers say of earlier hops is the
 # application's to believe or not, as it would be without a sidecar.
@@ -138,6 +143,14 @@ def build_sidecar(values: Values | None) -> Sidecar | None:
         transparent=values.get("mode", False),
         exit_with=values.get("exit_with"),
     )
+
+
+def drain_of(drain: Drain, values: Values) -> Drain:
+    """Waits for an application that was not told to end too last as long as a drain may."""
+    written: Values | None = values.get("drain")
+    if not values.has("sidecar") or (written is not None and written.has("timeout")):
+        return drain
+    return structs.replace(drain, timeout=DRAIN_SECONDS)
 
 
 def sidecar_listeners(

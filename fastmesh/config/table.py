@@ -125,7 +125,7 @@ ROOT: Final = Section(
                     ),
                     "timeout": Field(
                         duration(0.0, none=math.inf),
-                        "From there until the end is forced.",
+                        "From there until the end is forced; 8s in a file with `sidecar`.",
                         default="30s",
                         example="1m",
                     ),

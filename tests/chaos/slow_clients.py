@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from chaos.stage import Line, Mesh, Stage, local, unmet
 HONEST_A_SECOND, HONEST_CONNECTIONS = 500.0, 64
 SLOWER = 2.0
 """Times the p99 that honest clients have without the slow ones."""
+ATTACKERS = 10
+"""Programs that the slow clients are divided among, each a tenth of a second after the one before: one does
+what is due for all of its clients at the same moment of each second, which strangers do not."""
 _KIB, _MIB, _PAGE = 1 << 10, 1 << 20, 4096
 _LOOK_SECONDS = 0.5
 _GONE_SECONDS = 15.0
@@ -59,8 +63,9 @@ ATTACKS = (
 
 @dataclass(frozen=True)
 class Scale:
-    """How many slow clients, how many come each second (slowhttptest's own default is 50; those of a second
-    come at once), how often each sends something, and the most seconds that an attack lasts."""
+    """How many slow clients, how many come each second (slowhttptest's own default is 50; each
+    program's of a second come at once), how often each sends something, and the most seconds that an attack
+    lasts."""
 
     clients: int
     rate: int = 100
@@ -266,30 +271,48 @@ def _attack(
     before, begin, seen = _errors(mesh), time.monotonic(), Footprint()
     url = f"http://127.0.0.1:{mesh.port}{attack.path}"
     argv = [*attacker, find_tool("slowhttptest", "slowhttptest"), *attack.options, "-u", url]
-    sizes = {"-c": scale.clients, "-r": scale.rate, "-l": scale.seconds, "-i": scale.interval}
+    sizes = {
+        "-c": scale.clients // ATTACKERS,
+        "-r": max(1, scale.rate // ATTACKERS),
+        "-l": scale.seconds,
+        "-i": scale.interval,
+    }
     argv += [str(word) for pair in sizes.items() for word in pair]
-    tool = Child("slowhttptest", argv, log=folder / "slowhttptest.log")
-    try:
-        while tool.wait(_LOOK_SECONDS) is None:
+    with ExitStack() as running:
+        tools: list[Child] = []
+        for number in range(ATTACKERS):
+            tools.append(Child("slowhttptest", argv, log=folder / f"slowhttptest-{number}.log"))
+            running.callback(tools[-1].stop)
+            time.sleep(1.0 / ATTACKERS)
+        while any(tool.wait(0.0) is None for tool in tools):
+            time.sleep(_LOOK_SECONDS)
             seen.look(mesh)
             if not honest.running():
                 raise BenchError("the honest load ended before the slow clients did")
             if time.monotonic() - begin > scale.seconds + 60.0:
                 raise BenchError("slowhttptest did not end")
-    finally:
-        tool.stop()
-    text = _COLOURS.sub("", tool.log.read_text(errors="replace"))
-    status = _STATUS.findall(text)
-    if not status or seen.connections == 0:
-        raise BenchError(f"slowhttptest did not do its work:\n{text[-1000:]}")
+    ended, counts = _what_they_say(tools)
     after = _errors(mesh)
     return Outcome(
         seen,
-        ended=status[-1] == "No open connections left",
+        ended=ended,
         seconds=time.monotonic() - begin,
-        counts={name: int(count) for name, count in _COUNTS.findall(text)},  # those of the last look
+        counts=counts,
         by={code: after[code] - before[code] for code in after if after[code] > before[code]},
     )
+
+
+def _what_they_say(tools: Sequence[Child]) -> tuple[bool, Counter[str]]:
+    """Whether no connection was left to any, and how many of each state they counted in their last looks."""
+    ended, counts = True, Counter[str]()
+    for tool in tools:
+        text = _COLOURS.sub("", tool.log.read_text(errors="replace"))
+        status = _STATUS.findall(text)
+        if not status:
+            raise BenchError(f"slowhttptest did not do its work:\n{text[-1000:]}")
+        ended = ended and status[-1] == "No open connections left"
+        counts.update({name: int(count) for name, count in _COUNTS.findall(text)})
+    return ended, counts
 
 
 def _left_after(mesh: Mesh) -> float:

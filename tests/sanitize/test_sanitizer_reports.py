@@ -21,13 +21,16 @@ FAULTS = {
     ),
 }
 
+# What tools/sanitize builds together.
+LOOKED_FOR = ("address", "undefined") if KIND == "address" else (KIND,)
+
 pytestmark = pytest.mark.skipif(KIND not in FAULTS, reason="no sanitizer build: see tools/sanitize")
 
 
 def run(script):
-    name = {"address": "ASAN_OPTIONS", "undefined": "UBSAN_OPTIONS", "thread": "TSAN_OPTIONS"}[KIND]
     # What is provoked here must not count as a finding.
-    environment = os.environ | {name: os.environ.get(name, "") + ":log_path=stderr"}
+    names = ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS")
+    environment = os.environ | {name: os.environ.get(name, "") + ":log_path=stderr" for name in names}
     return subprocess.run(
         [sys.executable, "-c", f"from fastmesh._native.sys import _t_faults as faults\n{script}"],
         capture_output=True,
@@ -38,8 +41,9 @@ def run(script):
     )
 
 
-def test_a_fault_is_reported_and_fails_the_process():
-    script, words = FAULTS[KIND]
+@pytest.mark.parametrize("kind", LOOKED_FOR)
+def test_a_fault_is_reported_and_fails_the_process(kind):
+    script, words = FAULTS[kind]
     ended = run(script)
     assert words in ended.stderr
     assert ended.returncode != 0

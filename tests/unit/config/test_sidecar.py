@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from fastmesh.config import as_public_dict
-from fastmesh.model import Address, Bind, Config, Forward, Forwarded, Listener, Sidecar
+from fastmesh.model import Address, Bind, Config, Drain, Forward, Forwarded, Listener, Sidecar
 from support.config_folder import Folder
 
 COMMON = 'sidecar: {app: 8000, outbound: {orders: "orders:8080"}}\n'
@@ -297,6 +297,12 @@ def test_an_application_at_the_name_of_its_machine(folder: Folder, monkeypatch: 
     assert config.listeners["inbound/app"].ports == (8000,)
     (error,) = folder.errors("sidecar: {app: 'web-7f:15006'}")
     assert "`:15006` takes what is meant for `app` itself" in error
+
+
+def test_a_sidecar_ends_within_the_time_that_docker_gives(folder: Folder) -> None:
+    assert folder.load(COMMON).config.drain.timeout == 8.0
+    assert folder.load(COMMON + "drain: {delay: 1s}\n").config.drain == Drain(1.0, 8.0)
+    assert folder.load(COMMON + "drain: {timeout: 30s}\n").config.drain.timeout == 30.0
 
 
 def test_it_is_shown_with_what_it_stands_for(folder: Folder) -> None:
