@@ -34,7 +34,9 @@ SHORT_DRAIN = draining.Course(
 )
 # Each attack is ended by a time-out of a second, long before the slow clients would be.
 HASTY = {"defaults": {"timeouts": {"header": "1s", "idle": "1s"}}}
-FEW_SLOW = slow_clients.Scale(clients=50, rate=50, interval=5, seconds=20, honest_seconds=1.0)
+FEW_SLOW = slow_clients.Scale(
+    clients=50, rate=50, interval=5, seconds=20, look_seconds=0.5, honest_seconds=1.0
+)
 
 
 @pytest.fixture

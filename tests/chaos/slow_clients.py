@@ -24,7 +24,6 @@ ATTACKERS = 10
 """Programs that the slow clients are divided among, each a tenth of a second after the one before: one does
 what is due for all of its clients at the same moment of each second, which strangers do not."""
 _KIB, _MIB, _PAGE = 1 << 10, 1 << 20, 4096
-_LOOK_SECONDS = 0.5
 _GONE_SECONDS = 15.0
 _STATUS = re.compile(r"^Exit status:\s*(.*?)\s*$", re.MULTILINE)
 _COUNTS = re.compile(r"^(pending|connected|error|closed):\s*(\d+)", re.MULTILINE)
@@ -71,6 +70,8 @@ class Scale:
     rate: int = 100
     interval: int = 10
     seconds: int = 240
+    # Each look takes over ten milliseconds of the CPU that the honest share: 1 % of the time would be seen.
+    look_seconds: float = 5.0
     honest_seconds: float = 10.0
 
 
@@ -199,7 +200,7 @@ def play(stage: Stage, attack: Attack, scale: Scale) -> Line:
         with Honest(ports, folder, "alone", scale.honest_seconds) as honest:
             while honest.running():  # looking costs something too, so it is done in both
                 Footprint().look(mesh)
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(scale.look_seconds)
             alone = honest.results()
         before = Footprint(0, mesh.proxy.resident_bytes(), kernel_bytes())
         with Honest(ports, folder, "beside", scale.seconds + 60.0) as honest:
@@ -285,7 +286,7 @@ def _attack(
             running.callback(tools[-1].stop)
             time.sleep(1.0 / ATTACKERS)
         while any(tool.wait(0.0) is None for tool in tools):
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(scale.look_seconds)
             seen.look(mesh)
             if not honest.running():
                 raise BenchError("the honest load ended before the slow clients did")
