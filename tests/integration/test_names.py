@@ -18,6 +18,9 @@ from support.proxy import Proxy
 from support.waiting import eventually
 from support.wire import get
 
+# A sanitizer is loaded into all that is started, and the name server does not stand it.
+pytestmark = pytest.mark.no_sanitizer
+
 Origins = Callable[..., Origin]
 
 FOLLOWED_WITHIN = 2.0  # seconds from the change in DNS to the first request there

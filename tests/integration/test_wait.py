@@ -81,8 +81,10 @@ def test_what_is_ignored_stays_so(ready: str) -> None:
     def ignore() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-    process = wait("--admin", ready, "--", "grep", "SigIgn", "/proc/self/status", preexec_fn=ignore)
-    assert int(ended(process)[1].split()[1], 16) == 1 << (signal.SIGTERM - 1)
+    look = ["grep", "SigIgn", "/proc/self/status"]
+    direct = subprocess.run(look, capture_output=True, text=True, check=True, preexec_fn=ignore)
+    assert int(direct.stdout.split()[1], 16) & 1 << (signal.SIGTERM - 1)
+    assert ended(wait("--admin", ready, "--", *look, preexec_fn=ignore))[1] == direct.stdout
 
 
 def test_the_environment_is_as_it_was(ready: str) -> None:
@@ -165,7 +167,11 @@ def test_it_may_come_before_the_proxy(start: Start, tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_waiting(number: signal.Signals, tmp_path: Path) -> None:
     """By an exit code, for the kernel keeps signals without a handler from who has pid 1."""
-    process = wait("--admin", f"127.0.0.1:{free_port()}", "--", "true")
+
+    def heed() -> None:
+        signal.signal(number, signal.SIG_DFL)  # in the background of a script INT is ignored
+
+    process = wait("--admin", f"127.0.0.1:{free_port()}", "--", "true", preexec_fn=heed)
     caught = 1 << (number - 1)
 
     def catches() -> bool:
