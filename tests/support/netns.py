@@ -7,7 +7,6 @@ only.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import random
 import select
@@ -23,14 +22,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from support.native_source import ROOT
+from support.network import called_in
 
 T = TypeVar("T")
 
-CLONE_NEWNET = 0x40000000
 SO_ORIGINAL_DST = 80  # linux/netfilter_ipv4.h; IP6T_SO_ORIGINAL_DST is the same
 APP, PROXY = 1000, 1337
 REFUSED = "refused"
-_libc = ctypes.CDLL(None, use_errno=True)
 
 POD = {"IPv4": "10.77.0.2", "IPv6": "fd77::2"}
 PEER = {"IPv4": "10.77.0.1", "IPv6": "fd77::1"}
@@ -56,26 +54,7 @@ class Namespace:
 
     def call(self, do: Callable[[], T], uid: int = 0) -> T:
         """What ``do`` returns, called by a thread in this network, as that user; its sockets stay there."""
-        results: list[T] = []
-        errors: list[BaseException] = []
-
-        def enter() -> None:
-            try:
-                with Path("/run/netns", self.name).open() as network:
-                    if _libc.setns(network.fileno(), CLONE_NEWNET):
-                        raise OSError(ctypes.get_errno(), "setns")
-                _libc.setfsgid(uid)
-                _libc.setfsuid(uid)  # of this thread alone
-                results.append(do())
-            except BaseException as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=enter)
-        thread.start()
-        thread.join()
-        if errors:
-            raise errors[0]
-        return results[0]
+        return called_in(f"/run/netns/{self.name}", do, uid)
 
     def socket(self, host: str, kind: int = socket.SOCK_STREAM, uid: int = 0) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

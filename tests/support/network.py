@@ -8,7 +8,12 @@ import ctypes
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000
 _SO_MARK = 36
@@ -33,6 +38,30 @@ def own_network(*addresses: str) -> Iterator[None]:
             _checked(_libc.setns(before, _CLONE_NEWNET))
     finally:
         os.close(before)
+
+
+def called_in(network: str, do: Callable[[], T], uid: int = 0) -> T:
+    """What ``do`` returns, called by a thread in the namespace of the file ``network``, as that user; its
+    sockets stay there."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def enter() -> None:
+        try:
+            with Path(network).open() as namespace:
+                _checked(_libc.setns(namespace.fileno(), _CLONE_NEWNET))
+            _libc.setfsgid(uid)
+            _libc.setfsuid(uid)  # of this thread alone
+            results.append(do())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def _checked(result: int) -> None:

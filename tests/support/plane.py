@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastmesh.engine import DataPlane
@@ -76,3 +78,17 @@ class Plane:
             self.plane.stop()
             ledger = dict(self.plane.ledger())
             assert set(ledger.values()) == {0}, ledger
+
+
+@contextmanager
+def running_planes() -> Iterator[Callable[..., Plane]]:
+    """Starts data planes; each must have an empty ledger at the end of the block."""
+    planes: list[Plane] = []
+
+    def run(*args: Any, **settings: Any) -> Plane:
+        planes.append(Plane(*args, **settings))
+        return planes[-1]
+
+    yield run
+    for plane in planes:
+        plane.stop()

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
 import sysconfig
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
+from support.network import called_in
 from support.proxy import ROOT
 from support.real import environment, program
 from support.waiting import eventually
 
 T = TypeVar("T")
 
-CLONE_NEWNET = 0x40000000
 UNITS = ROOT / "examples/systemd"
 LOG = "fastmesh.log"
 
@@ -121,24 +119,7 @@ class Machine:
 
     def in_network(self, do: Callable[[], T]) -> T:
         """What `do` returns, called by a thread in the machine's network; its sockets stay there."""
-        results: list[T] = []
-        errors: list[BaseException] = []
-
-        def enter() -> None:
-            try:
-                with Path(f"/proc/{self.pid}/ns/net").open() as network:
-                    if ctypes.CDLL(None, use_errno=True).setns(network.fileno(), CLONE_NEWNET):
-                        raise OSError(ctypes.get_errno(), "setns")
-                results.append(do())
-            except BaseException as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=enter)
-        thread.start()
-        thread.join()
-        if errors:
-            raise errors[0]
-        return results[0]
+        return called_in(f"/proc/{self.pid}/ns/net", do)
 
     @property
     def log(self) -> str:

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
 from support.origin import Origin
-from support.plane import Plane
+from support.plane import Plane, running_planes
 
 
 @pytest.fixture
 def run() -> Iterator[Callable[..., Plane]]:
-    """Starts data planes; each must have an empty ledger when the test ends."""
-    planes: list[Plane] = []
-
-    def run(*args: Any, **settings: Any) -> Plane:
-        planes.append(Plane(*args, **settings))
-        return planes[-1]
-
-    yield run
-    for plane in planes:
-        plane.stop()
+    with running_planes() as run:
+        yield run
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -44,19 +43,6 @@ Run = Callable[..., Plane]
 def network() -> Iterator[None]:
     with own_network(*ADDRESSES):
         yield
-
-
-@pytest.fixture
-def run() -> Iterator[Run]:
-    planes: list[Plane] = []
-
-    def run(*args: Any, **settings: Any) -> Plane:
-        planes.append(Plane(*args, **settings))
-        return planes[-1]
-
-    yield run
-    for plane in planes:
-        plane.stop()
 
 
 # ---------------------------------------------------------------- where connections go

@@ -24,7 +24,7 @@ from support.interception import (
     within,
 )
 from support.network import connect, own_network, redirect
-from support.plane import Plane, forward
+from support.plane import Plane, forward, running_planes
 from support.waiting import eventually
 
 Run = Callable[..., Plane]
@@ -38,15 +38,8 @@ def network() -> Iterator[None]:
 
 @pytest.fixture
 def run() -> Iterator[Run]:
-    planes: list[Plane] = []
-
-    def run(*args: object, **settings: object) -> Plane:
-        planes.append(Plane(*args, **settings))
-        return planes[-1]
-
-    yield run
-    for plane in planes:
-        plane.stop()
+    with running_planes() as run:
+        yield run
 
 
 @pytest.mark.parametrize("how", ["listener and service go", "its endpoints go"])
