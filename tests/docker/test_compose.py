@@ -67,7 +67,17 @@ class Project:
 
     def who_answers(self, requests: int = 30) -> Counter[str]:
         """The last of the chain, as `name@container`, of so many requests."""
-        return Counter(self.ask()[1]["chain"][0] for _ in range(requests))
+        answers = Counter[str]()
+        for _ in range(requests):
+            status, body = self.ask()
+            assert status == 200, body
+            answers[body["chain"][0]] += 1
+        return answers
+
+    def canary_answers(self) -> bool:
+        """Whether one more request went to a canary that listens; until it does, a tenth is refused."""
+        status, body = self.ask()
+        return status == 200 and body["chain"][0].startswith("stock-canary@")
 
 
 @pytest.fixture
@@ -122,6 +132,7 @@ def test_a_request_goes_through_all_of_them(up: Up) -> None:
 
 def test_a_canary_gets_its_share(up: Up) -> None:
     project = up(files=("compose.yaml", "compose.canary.yaml"))
+    eventually(project.canary_answers, "an answer of the canary", within=60)
     seen = Counter(name.partition("@")[0] for name in project.who_answers(300).elements())
     assert set(seen) == {"stock", "stock-canary"}
     assert 5 <= seen["stock-canary"] <= 75, seen  # 10 % of 300; beyond 5 sigma on either side it is no tenth
