@@ -3,7 +3,7 @@
  * measured. One thread, one epoll, edge-triggered; answers are built once, at start.
  *
  *   / and /small   200 and 128 bytes  /16k   200 and 16 KiB          /1m    200 and 1 MiB
- *   /256k          200 and 256 KiB
+ *   /128k          200 and 128 KiB    /256k  200 and 256 KiB
  *   /500   500 (proves that the suite notices)                        other  404
  *   /echo-length   200 and the number of bytes that the request's body had
  *

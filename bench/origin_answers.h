@@ -36,6 +36,7 @@ static struct answer answers[] = {
     {PATH("/echo-length"), .status = 200},    /* built for each request */
     {PATH("/small"), .status = 200, .body_bytes = 128},
     {PATH("/16k"), .status = 200, .body_bytes = 16 * 1024},
+    {PATH("/128k"), .status = 200, .body_bytes = 128 * 1024},
     {PATH("/256k"), .status = 200, .body_bytes = 256 * 1024},
     {PATH("/1m"), .status = 200, .body_bytes = 1024 * 1024},
     {PATH("/500"), .status = 500, .body_bytes = 32},

@@ -24,7 +24,7 @@ from fastmesh.model import Bind, Given
 BACKLOG = 4096  # the kernel caps it by net.core.somaxconn
 # What the kernel takes for a client beyond what its window lets it send: half of it is enough to go on with
 # until the worker gives more.
-UNSENT_BYTES = 128 * 1024
+UNSENT_BYTES = 32 * 1024
 # How long handshakes that have begun may take to end, once no new one begins.
 HANDSHAKE_SECONDS = 0.1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import time
 from collections import Counter
@@ -20,9 +21,10 @@ from chaos.stage import Line, Mesh, Stage, local, unmet
 HONEST_A_SECOND, HONEST_CONNECTIONS = 500.0, 64
 SLOWER = 2.0
 """Times the p99 that honest clients have without the slow ones."""
-ATTACKERS = 10
-"""Programs that the slow clients are divided among, each a tenth of a second after the one before: one does
-what is due for all of its clients at the same moment of each second, which strangers do not."""
+CLIENTS_EACH = 25
+"""Clients of one program. It sends what is due for all of them at one moment of its interval, which strangers
+do not: 500 at a time hold up a CPU for over 10 ms, whoever serves them. So there are many programs of few
+clients, which begin at moments drawn at random."""
 _KIB, _MIB, _PAGE = 1 << 10, 1 << 20, 4096
 _GONE_SECONDS = 15.0
 _STATUS = re.compile(r"^Exit status:\s*(.*?)\s*$", re.MULTILINE)
@@ -50,10 +52,10 @@ ATTACKS = (
     Attack("slow bodies", ("-B", "-s", "65536"), "/small", ("body_timeout",), 16),
     Attack(
         "slow readers",
-        # Up to 32 bytes a second, through a window of at most 1 KiB. More than a socket's buffer takes, but
-        # not so much that the origin's buffers, on the same machine, use up what the kernel allows them all.
+        # Up to 32 bytes a second, through a window of at most 1 KiB. More than fastmesh and the kernel take
+        # for a client, 96 KiB; with much more, what counts is how fast the kernel finds it for the origin.
         ("-X", "-w", "512", "-y", "1024", "-n", "1", "-z", "32", "-k", "1"),
-        "/256k",
+        "/128k",
         ("client_aborted",),
         80,
     ),
@@ -62,9 +64,8 @@ ATTACKS = (
 
 @dataclass(frozen=True)
 class Scale:
-    """How many slow clients, how many come each second (slowhttptest's own default is 50; each
-    program's of a second come at once), how often each sends something, and the most seconds that an attack
-    lasts."""
+    """How many slow clients, how many come each second (slowhttptest's own default is 50), how often each
+    sends something, and the most seconds that an attack lasts."""
 
     clients: int
     rate: int = 100
@@ -72,7 +73,15 @@ class Scale:
     seconds: int = 240
     # Each look takes over ten milliseconds of the CPU that the honest share: 1 % of the time would be seen.
     look_seconds: float = 5.0
-    honest_seconds: float = 10.0
+    honest_seconds: float = 20.0
+
+    def arriving(self) -> float:
+        """Seconds in which programs begin."""
+        return self.clients / self.rate
+
+    def lasts(self) -> float:
+        """Seconds of an attack, at most."""
+        return 1.0 + self.arriving() + self.seconds
 
 
 def slow_clients(stage: Stage, clients: int = 5000) -> Iterator[Line]:
@@ -80,21 +89,24 @@ def slow_clients(stage: Stage, clients: int = 5000) -> Iterator[Line]:
 
     Attackers have machines of their own. Here they get one CPU of this, and all else shares the others."""
     # Scaled down, fewer of them attack; how long one is waited for stays.
-    scale = Scale(stage.count(clients, least=50), honest_seconds=max(2.0, 10.0 * stage.scale))
+    scale = Scale(stage.count(clients, least=2 * CLIENTS_EACH), honest_seconds=max(2.0, 20.0 * stage.scale))
     for attack in ATTACKS:
         yield play(stage, attack, scale)
 
 
 @contextmanager
 def apart() -> Iterator[list[str]]:
-    """Words that start an attacker on a CPU of its own, which what else is started meanwhile does not use."""
+    """Words that start an attacker on a CPU of its own, which what else is started meanwhile does not use.
+
+    There it leaves the way to the kernel's threads: attackers with machines of their own would not drive them
+    to the CPU that the honest share."""
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) == 1:
         yield ["chrt", "--idle", "0"]
         return
     os.sched_setaffinity(0, cpus[:-1])
     try:
-        yield ["taskset", "-c", str(cpus[-1])]
+        yield ["chrt", "--idle", "0", "taskset", "-c", str(cpus[-1])]
     finally:
         os.sched_setaffinity(0, cpus)
 
@@ -203,9 +215,11 @@ def play(stage: Stage, attack: Attack, scale: Scale) -> Line:
                 time.sleep(scale.look_seconds)
             alone = honest.results()
         before = Footprint(0, mesh.proxy.resident_bytes(), kernel_bytes())
-        with Honest(ports, folder, "beside", scale.seconds + 60.0) as honest:
-            honest.wait_started()
-            outcome = _attack(mesh, folder, attack, scale, honest, attacker)
+        with (
+            attackers(mesh, folder, attack, scale, attacker, stage.seed) as tools,
+            Honest(ports, folder, "beside", scale.lasts() + 60.0) as honest,
+        ):
+            outcome = _watch(mesh, attack, scale, honest, tools)
             beside = honest.finish()
         left = _left_after(mesh)
     return _line(stage, attack, scale, (alone, beside), outcome, before, left)
@@ -265,33 +279,42 @@ def _at_once(scale: Scale) -> float:
     return min(scale.clients, scale.rate * 10.0)
 
 
-def _attack(
-    mesh: Mesh, folder: Path, attack: Attack, scale: Scale, honest: Honest, attacker: Sequence[str]
-) -> Outcome:
-    """Goes on until the proxy has ended all of them, or the time is over."""
-    before, begin, seen = _errors(mesh), time.monotonic(), Footprint()
+@contextmanager
+def attackers(
+    mesh: Mesh, folder: Path, attack: Attack, scale: Scale, attacker: Sequence[str], seed: int
+) -> Iterator[list[Child]]:
+    """Programs of which each waits for its moment and then connects its clients, one a second or faster."""
     url = f"http://127.0.0.1:{mesh.port}{attack.path}"
-    argv = [*attacker, find_tool("slowhttptest", "slowhttptest"), *attack.options, "-u", url]
+    program = [find_tool("slowhttptest", "slowhttptest"), *attack.options, "-u", url]
     sizes = {
-        "-c": scale.clients // ATTACKERS,
-        "-r": max(1, scale.rate // ATTACKERS),
+        "-c": CLIENTS_EACH,
+        "-r": max(1, round(CLIENTS_EACH / scale.arriving())),
         "-l": scale.seconds,
         "-i": scale.interval,
+        "-p": scale.seconds,  # it asks once whether the proxy is there, instead of each 5 s
     }
-    argv += [str(word) for pair in sizes.items() for word in pair]
+    program += [str(word) for pair in sizes.items() for word in pair]
+    moments = random.Random(seed)
     with ExitStack() as running:
         tools: list[Child] = []
-        for number in range(ATTACKERS):
+        for number in range(scale.clients // CLIENTS_EACH):
+            wait = 1.0 + moments.uniform(0.0, scale.arriving())
+            argv = [*attacker, "sh", "-c", f'sleep {wait:.3f}; exec "$@"', "sh", *program]
             tools.append(Child("slowhttptest", argv, log=folder / f"slowhttptest-{number}.log"))
             running.callback(tools[-1].stop)
-            time.sleep(1.0 / ATTACKERS)
-        while any(tool.wait(0.0) is None for tool in tools):
-            time.sleep(scale.look_seconds)
-            seen.look(mesh)
-            if not honest.running():
-                raise BenchError("the honest load ended before the slow clients did")
-            if time.monotonic() - begin > scale.seconds + 60.0:
-                raise BenchError("slowhttptest did not end")
+        yield tools
+
+
+def _watch(mesh: Mesh, attack: Attack, scale: Scale, honest: Honest, tools: Sequence[Child]) -> Outcome:
+    """Goes on until the proxy has ended all of them, or the time is over."""
+    before, begin, seen = _errors(mesh), time.monotonic(), Footprint()
+    while any(tool.exit_code() is None for tool in tools):
+        time.sleep(scale.look_seconds)
+        seen.look(mesh)
+        if not honest.running():
+            raise BenchError("the honest load ended before the slow clients did")
+        if time.monotonic() - begin > scale.lasts() + 60.0:
+            raise BenchError("slowhttptest did not end")
     ended, counts = _what_they_say(tools)
     after = _errors(mesh)
     return Outcome(
