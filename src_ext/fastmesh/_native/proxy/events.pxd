@@ -65,7 +65,7 @@ from fastmesh._native.proxy.answer cimport (
 from fastmesh._native.proxy.attempt cimport attempt_arm, attempt_failed
 from fastmesh._native.proxy.exchange_t cimport xchg_t
 from fastmesh._native.proxy.pace cimport PACE_BODY, PACE_FREE, pace_body_lost, pace_free, pace_reading_lost
-from fastmesh._native.proxy.relay cimport relay_attempt, relay_end, relay_event, relay_retry
+from fastmesh._native.proxy.relay cimport relay_connect_failed, relay_end, relay_event
 from fastmesh._native.proxy.request cimport client_read_body, client_read_head
 from fastmesh._native.proxy.response cimport upstream_event
 from fastmesh._native.proxy.undecided cimport undecided_event, undecided_timeout
@@ -215,8 +215,7 @@ cdef inline void relay_timeout(worker_t *w, conn_t *c) noexcept nogil:
     if x == NULL:
         return
     if c.state == R_CONNECTING:
-        if relay_retry(w, x, FM_E_CONNECT_TIMEOUT):
-            relay_attempt(w, x)
+        relay_connect_failed(w, x, FM_E_CONNECT_TIMEOUT)
     elif x.up != NULL and x.up.state == R_CONNECTING:
         return  # the time for heads of the accept; the connect has its own
     elif conn_has_unsent(x.client):

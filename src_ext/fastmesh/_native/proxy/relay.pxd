@@ -310,6 +310,20 @@ cdef inline bint relay_retry(worker_t *w, xchg_t *x, int32_t error) noexcept nog
     return False
 
 
+cdef inline void relay_connect_failed(worker_t *w, xchg_t *x, int32_t error) noexcept nogil:
+    """Connects to another endpoint, or ends the relay."""
+    if relay_retry(w, x, error):
+        relay_attempt(w, x)
+
+
+cdef inline void relay_connect_broken(worker_t *w, xchg_t *x) noexcept nogil:
+    """The connect has failed: ``SO_ERROR`` says why."""
+    cdef int number = 0
+    cdef socklen_t length = sizeof(int)
+    getsockopt(x.up.fd, SOL_SOCKET, SO_ERROR, &number, &length)
+    relay_connect_failed(w, x, connect_error(number))
+
+
 cdef inline void relay_connected(worker_t *w, xchg_t *x) noexcept nogil:
     if not x.undecided:  # else a connect says nothing of how requests are answered
         attempt_is_good(w, x)
@@ -322,16 +336,12 @@ cdef inline void relay_connected(worker_t *w, xchg_t *x) noexcept nogil:
 cdef inline void relay_connecting(worker_t *w, xchg_t *x, conn_t *c, bint writable) noexcept nogil:
     """Until the endpoint is connected the client is not read; only its going away counts."""
     cdef conn_t *u = x.up
-    cdef int number = 0
-    cdef socklen_t length = sizeof(int)
     if c.flags & F_CLIENT_SIDE:
         if c.flags & F_ERROR:
             relay_end(w, x, FM_E_CLIENT_ABORTED)
         return
     if u.flags & F_ERROR:
-        getsockopt(u.fd, SOL_SOCKET, SO_ERROR, &number, &length)
-        if relay_retry(w, x, connect_error(number)):
-            relay_attempt(w, x)
+        relay_connect_broken(w, x)
         return
     if not writable:
         return

@@ -17,7 +17,7 @@ from fastmesh._native.base.limits cimport SCRATCH_HEADROOM, UNDECIDED_PART_MS
 from fastmesh._native.base.slab cimport pend_append, pend_len
 from fastmesh._native.net.conn cimport IO_AGAIN, IO_FAILED, conn_flush, conn_ready, conn_recv, conn_timer
 from fastmesh._native.net.health cimport health_good
-from fastmesh._native.net.pool cimport connect_error, pool_put, upstream_close
+from fastmesh._native.net.pool cimport pool_put, upstream_close
 from fastmesh._native.net.snap_t cimport service_t
 from fastmesh._native.net.worker_t cimport (
     C_HEAD,
@@ -41,10 +41,15 @@ from fastmesh._native.proto.sniff cimport SNIFF_HTTP, SNIFF_MORE, sniff_request
 from fastmesh._native.proxy.answer cimport client_linger
 from fastmesh._native.proxy.exchange cimport exchange_discard
 from fastmesh._native.proxy.exchange_t cimport UNDECIDED_HTTP, UNDECIDED_NOT, xchg_t
-from fastmesh._native.proxy.relay cimport relay_attempt, relay_connected, relay_end, relay_retry, relay_send_ahead
+from fastmesh._native.proxy.relay cimport (
+    relay_connect_broken,
+    relay_connect_failed,
+    relay_connected,
+    relay_end,
+    relay_send_ahead,
+)
 from fastmesh._native.proxy.request cimport HEAD_READ_BYTES
 from fastmesh._native.sys.atomics cimport fm_bump_u64
-from fastmesh._native.sys.os cimport SO_ERROR, SOL_SOCKET, getsockopt, socklen_t
 
 
 # ---------------------------------------------------------------- the decision
@@ -168,13 +173,9 @@ cdef inline bint undecided_listen(worker_t *w, xchg_t *x, conn_t *c) noexcept no
 
 cdef inline void undecided_endpoint(worker_t *w, xchg_t *x, conn_t *u, bint writable) noexcept nogil:
     """The endpoint is connected, or speaks, or has gone."""
-    cdef int number = 0
-    cdef socklen_t length = sizeof(int)
     if u.state == R_CONNECTING:
         if u.flags & F_ERROR:
-            getsockopt(u.fd, SOL_SOCKET, SO_ERROR, &number, &length)
-            if relay_retry(w, x, connect_error(number)):
-                relay_attempt(w, x)
+            relay_connect_broken(w, x)
             return
         if not writable:
             return
@@ -210,8 +211,7 @@ cdef inline void undecided_timeout(worker_t *w, conn_t *c) noexcept nogil:
     if x == NULL:
         return
     if c.state == R_CONNECTING:
-        if relay_retry(w, x, FM_E_CONNECT_TIMEOUT):
-            relay_attempt(w, x)
+        relay_connect_failed(w, x, FM_E_CONNECT_TIMEOUT)
     elif x.up == NULL or (x.up.state == R_OPEN and pend_len(&c.input)):
         undecided_relay(w, x)
     elif x.up.state != R_CONNECTING:  # the connect has a time of its own
