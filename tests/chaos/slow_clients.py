@@ -27,6 +27,8 @@ do not: 500 at a time hold up a CPU for over 10 ms, whoever serves them. So ther
 clients, which begin at moments drawn at random."""
 _KIB, _MIB, _PAGE = 1 << 10, 1 << 20, 4096
 _GONE_SECONDS = 15.0
+_STARTING_SECONDS = 1.0
+"""No program begins before all are there."""
 _STATUS = re.compile(r"^Exit status:\s*(.*?)\s*$", re.MULTILINE)
 _COUNTS = re.compile(r"^(pending|connected|error|closed):\s*(\d+)", re.MULTILINE)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -52,8 +54,8 @@ ATTACKS = (
     Attack("slow bodies", ("-B", "-s", "65536"), "/small", ("body_timeout",), 16),
     Attack(
         "slow readers",
-        # Up to 32 bytes a second, through a window of at most 1 KiB. More than fastmesh and the kernel take
-        # for a client, 96 KiB; with much more, what counts is how fast the kernel finds it for the origin.
+        # Up to 32 bytes a second, through a window of at most 1 KiB. The answer is more than the 96 KiB that
+        # fastmesh and the kernel take for a client. With much more, the origin's wait for memory is measured.
         ("-X", "-w", "512", "-y", "1024", "-n", "1", "-z", "32", "-k", "1"),
         "/128k",
         ("client_aborted",),
@@ -81,7 +83,7 @@ class Scale:
 
     def lasts(self) -> float:
         """Seconds of an attack, at most."""
-        return 1.0 + self.arriving() + self.seconds
+        return _STARTING_SECONDS + self.arriving() + self.seconds
 
 
 def slow_clients(stage: Stage, clients: int = 5000) -> Iterator[Line]:
@@ -219,6 +221,7 @@ def play(stage: Stage, attack: Attack, scale: Scale) -> Line:
             attackers(mesh, folder, attack, scale, attacker, stage.seed) as tools,
             Honest(ports, folder, "beside", scale.lasts() + 60.0) as honest,
         ):
+            honest.wait_started()
             outcome = _watch(mesh, attack, scale, honest, tools)
             beside = honest.finish()
         left = _left_after(mesh)
@@ -298,7 +301,7 @@ def attackers(
     with ExitStack() as running:
         tools: list[Child] = []
         for number in range(scale.clients // CLIENTS_EACH):
-            wait = 1.0 + moments.uniform(0.0, scale.arriving())
+            wait = _STARTING_SECONDS + moments.uniform(0.0, scale.arriving())
             argv = [*attacker, "sh", "-c", f'sleep {wait:.3f}; exec "$@"', "sh", *program]
             tools.append(Child("slowhttptest", argv, log=folder / f"slowhttptest-{number}.log"))
             running.callback(tools[-1].stop)
