@@ -62,6 +62,15 @@ def hasty(shared_rigs: _Shared) -> Iterator[Rig]:
 
 
 @pytest.fixture
+def two_waits(shared_rigs: _Shared) -> Iterator[Rig]:
+    """The origin has 300 ms for what is asked below /hasty, and long for all else: a machine that stands
+    still for a moment fails nothing that is well-behaved."""
+    hasty_route = {"path": "/hasty", "service": "origin", "timeout": "300ms"}
+    routes = [hasty_route, {"path": "/", "service": "origin"}]
+    yield from _lend(shared_rigs, "two waits", {"listener": {"routes": routes}})
+
+
+@pytest.fixture
 def trusting(shared_rigs: _Shared) -> Iterator[Rig]:
     """The client's address is a trusted proxy's."""
     yield from _lend(shared_rigs, "trusting", {"trusted_proxies": ["127.0.0.0/8"]})

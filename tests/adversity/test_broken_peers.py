@@ -96,15 +96,15 @@ def _endless_interim(exchange: Exchange) -> None:
 @pytest.mark.parametrize(
     "handler", [_garbage, _half, _silent, _reset, _endless_head], ids=lambda handler: handler.__name__
 )
-def test_broken_origin_harms_only_its_own_exchange(hasty: Rig, handler) -> None:  # type: ignore[no-untyped-def]
-    path = unique()
-    with hasty.origin.answering(path, handler), Load(hasty) as load:
+def test_broken_origin_harms_only_its_own_exchange(two_waits: Rig, handler) -> None:  # type: ignore[no-untyped-def]
+    path = unique("/hasty/t")
+    with two_waits.origin.answering(path, handler), Load(two_waits) as load:
         for _ in range(5):
-            with hasty.client() as client:
+            with two_waits.client() as client:
                 response = client.request(request("POST", path, b"Content-Length: 0"))
                 assert response.status in (502, 504) or response.truncated
         load.go_on_for(50)
-    hasty.sentinels()
+    two_waits.sentinels()
 
 
 def test_origin_that_sends_interim_responses_without_end(hasty: Rig) -> None:
