@@ -55,7 +55,7 @@ wheel: $(STAMPS)/python ## a wheel in dist/, without test modules
 
 ##@ To check it
 .PHONY: test
-test: build test-packages ## all tests but the slow ones, in less than 4 minutes
+test: build test-packages ## all tests but the slow ones, in about 7 minutes
 	$(pytest) -m "not slow and not docker" $(call reported,test)
 
 .PHONY: test-slow

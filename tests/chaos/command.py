@@ -34,7 +34,7 @@ CASES: dict[str, tuple[Case, float]] = {
     "syscalls": (syscalls, 60),
     "changes": (changes, 110),
     "overload": (overload, 65),
-    "slow-clients": (slow_clients, 470),
+    "slow-clients": (slow_clients, 760),
     "draining": (draining, 50),
 }
 

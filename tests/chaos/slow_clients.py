@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import re
@@ -12,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.harness.openloop import OpenLoop, OpenLoopResult
+from bench.harness.openloop import OpenLoop, OpenLoopResult, merged
 from bench.harness.place import BenchError, find_tool
 from bench.harness.process import Child
 from chaos.failing import origin_ports
@@ -21,13 +22,15 @@ from chaos.stage import Line, Mesh, Stage, local, unmet
 HONEST_A_SECOND, HONEST_CONNECTIONS = 500.0, 64
 SLOWER = 2.0
 """Times the p99 that honest clients have without the slow ones."""
-CLIENTS_EACH = 25
+CLIENTS_EACH = 10
 """Clients of one program. It sends what is due for all of them at one moment of its interval, which strangers
-do not: 500 at a time hold up a CPU for over 10 ms, whoever serves them. So there are many programs of few
-clients, which begin at moments drawn at random."""
+do not: 500 at a time hold up a CPU for over 10 ms, 25 for 0.7 ms, whoever serves them. So there are many
+programs of few clients, which begin at moments drawn at random."""
 _KIB, _MIB, _PAGE = 1 << 10, 1 << 20, 4096
+_MACHINE_BYTES = 512 * _KIB
+"""More than one of them takes of the machine: in both processes, the kernel, and its own."""
 _GONE_SECONDS = 15.0
-_STARTING_SECONDS = 1.0
+_STARTING_SECONDS = 5.0
 """No program begins before all are there."""
 _STATUS = re.compile(r"^Exit status:\s*(.*?)\s*$", re.MULTILINE)
 _COUNTS = re.compile(r"^(pending|connected|error|closed):\s*(\d+)", re.MULTILINE)
@@ -66,16 +69,16 @@ ATTACKS = (
 
 @dataclass(frozen=True)
 class Scale:
-    """How many slow clients, how many come each second (slowhttptest's own default is 50), how often each
+    """How many slow clients, how many come each second (50 is slowhttptest's own default), how often each
     sends something, and the most seconds that an attack lasts."""
 
     clients: int
-    rate: int = 100
+    rate: int = 50
     interval: int = 10
     seconds: int = 240
     # Each look takes over ten milliseconds of the CPU that the honest share: 1 % of the time would be seen.
     look_seconds: float = 5.0
-    honest_seconds: float = 20.0
+    honest_seconds: float = 30.0
 
     def arriving(self) -> float:
         """Seconds in which programs begin."""
@@ -91,7 +94,7 @@ def slow_clients(stage: Stage, clients: int = 5000) -> Iterator[Line]:
 
     Attackers have machines of their own. Here they get one CPU of this, and all else shares the others."""
     # Scaled down, fewer of them attack; how long one is waited for stays.
-    scale = Scale(stage.count(clients, least=2 * CLIENTS_EACH), honest_seconds=max(2.0, 20.0 * stage.scale))
+    scale = Scale(stage.count(clients, least=2 * CLIENTS_EACH), honest_seconds=max(2.0, 30.0 * stage.scale))
     for attack in ATTACKS:
         yield play(stage, attack, scale)
 
@@ -161,8 +164,8 @@ def _errors(mesh: Mesh) -> dict[str, int]:
 
 
 class Honest:
-    """500 requests a second through the proxy, and fewer straight to the origin: what these wait for is the
-    machine's doing."""
+    """500 requests a second through the proxy, and fewer straight to the origin, which shows what the machine
+    does."""
 
     def __init__(self, ports: tuple[int, int], folder: Path, label: str, seconds: float) -> None:
         rates = (HONEST_A_SECOND, HONEST_A_SECOND / 5)
@@ -203,19 +206,27 @@ class Honest:
         return [load.finish() for load in self._loads]
 
 
+def use_memory(size: int) -> None:
+    """Touches so many bytes, or half of what is free, once and gives them back.
+
+    A virtual machine gets each page from its host at the first touch, which costs three times what used
+    memory does. An attack takes new memory, so honest requests beside it would wait for the host."""
+    size = min(size, os.sysconf("SC_AVPHYS_PAGES") * _PAGE // 2)
+    with mmap.mmap(-1, size) as memory:
+        for page in range(0, size, _PAGE):
+            memory[page] = 1
+
+
 def play(stage: Stage, attack: Attack, scale: Scale) -> Line:
     folder = stage.fresh_folder()
+    use_memory(scale.clients * _MACHINE_BYTES)
     with (
         apart() as attacker,
         origin_ports(folder, 1) as origin,
         stage.mesh(folder, local(origin.ports), stage.policies[0]) as mesh,
     ):
         ports = (mesh.port, origin.ports[0])
-        with Honest(ports, folder, "alone", scale.honest_seconds) as honest:
-            while honest.running():  # looking costs something too, so it is done in both
-                Footprint().look(mesh)
-                time.sleep(scale.look_seconds)
-            alone = honest.results()
+        alone = [_undisturbed(mesh, ports, folder, "before", scale)]
         before = Footprint(0, mesh.proxy.resident_bytes(), kernel_bytes())
         with (
             attackers(mesh, folder, attack, scale, attacker, stage.seed) as tools,
@@ -225,21 +236,39 @@ def play(stage: Stage, attack: Attack, scale: Scale) -> Line:
             outcome = _watch(mesh, attack, scale, honest, tools)
             beside = honest.finish()
         left = _left_after(mesh)
-    return _line(stage, attack, scale, (alone, beside), outcome, before, left)
+        alone.append(_undisturbed(mesh, ports, folder, "after", scale))
+    return _line(stage, attack, scale, alone, beside, outcome, before, left)
+
+
+def _undisturbed(
+    mesh: Mesh, ports: tuple[int, int], folder: Path, label: str, scale: Scale
+) -> list[OpenLoopResult]:
+    with Honest(ports, folder, label, scale.honest_seconds) as honest:
+        while honest.running():  # looking costs something too, so it is done in all
+            Footprint().look(mesh)
+            time.sleep(scale.look_seconds)
+        return honest.results()
+
+
+def _p99_ms(*results: OpenLoopResult) -> float:
+    """Of all their requests."""
+    return merged(result.latency for result in results).get_value_at_percentile(99) / 1e6
 
 
 def _line(
     stage: Stage,
     attack: Attack,
     scale: Scale,
-    honest: tuple[Sequence[OpenLoopResult], Sequence[OpenLoopResult]],
+    alone: Sequence[Sequence[OpenLoopResult]],
+    together: Sequence[OpenLoopResult],
     outcome: Outcome,
     before: Footprint,
     left: float,
 ) -> Line:
-    (alone, alone_direct), (beside, beside_direct) = honest
-    seen = outcome.seen
-    p99s = [one.quantile_us(99) / 1000 for one in (alone, beside, alone_direct, beside_direct)]
+    seen, beside = outcome.seen, together[0]
+    (earlier, earlier_direct), (later, later_direct) = alone
+    p99s = _p99_ms(earlier, later), _p99_ms(beside)
+    direct = _p99_ms(earlier_direct, later_direct), _p99_ms(together[1])
     slower = p99s[1] / (p99s[0] or 1.0)
     each = (seen.memory - before.memory) / max(1.0, seen.connections) / _KIB
     named = sum(outcome.by.get(code, 0) for code in attack.codes)
@@ -252,7 +281,7 @@ def _line(
             **outcome.by,
             "honest p99 ms": f"{p99s[0]:.2f}/{p99s[1]:.2f}",
             "times": slower,
-            "straight to the origin": f"{p99s[2]:.2f}/{p99s[3]:.2f}",
+            "straight to the origin": f"{direct[0]:.2f}/{direct[1]:.2f}",
             "honest failed": beside.failed,
             "KiB each": each,
             "KiB each in the kernel": (seen.kernel - before.kernel) / max(1.0, seen.connections) / _KIB,
