@@ -9,6 +9,7 @@ import pytest
 watchdog = pytest.importorskip("fastmesh._native.core._t_watchdog")
 
 TURNS = 4
+TURN_MS = 2000  # twice what the watchdog allows: the machine may stand still meanwhile
 
 
 @pytest.mark.parametrize("burning", [True, False])
@@ -17,7 +18,7 @@ def test_workers_that_are_asked(tmp_path, burning):
     dog = watchdog.Dog(log)
     threads = [threading.Thread(target=dog.run)]
     for _ in range(TURNS):
-        worker = threading.Thread(target=dog.stand, args=(1400, burning))
+        worker = threading.Thread(target=dog.stand, args=(TURN_MS, burning))
         threads[0].is_alive() or threads[0].start()
         worker.start()
         while worker.is_alive():
