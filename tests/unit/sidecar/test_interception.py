@@ -1,5 +1,7 @@
 """What needs no rules; those that do are in tests/integration/test_interception*.py."""
 
+import os
+
 import pytest
 
 from fastmesh.sidecar import interception, tools
@@ -36,7 +38,8 @@ class FakeTool(Tool):
 
 @pytest.fixture
 def fakes(monkeypatch):
-    """Both kinds for both families."""
+    """Both kinds for both families, and a lock that no other process of the tests has."""
+    monkeypatch.setattr(interception, "_LOCK", f"\0fastmesh-test-{os.getpid()}")
     FakeTool.tables, FakeTool.fails = {}, {}
     monkeypatch.setattr(
         tools, "find", lambda family: [FakeTool(family, mode, f"{mode} {family}") for mode in tools.MODES]
