@@ -421,18 +421,23 @@ static bool look_after(struct client *client)
             leave(client);
         }
         return true;
+    /* `stopped` may change at any moment, so it is read once: who has just begun something is there. */
     case RESTING:
-        if (stopped)
+        if (stopped) {
             leave(client);
-        else if (now >= client->wake_ns)
+            return false;
+        }
+        if (now >= client->wake_ns)
             ask_again(client);
-        return !stopped;
+        return true;
     case AWAY:
-        if (client->resident && !stopped && now >= client->wake_ns) {
+        if (stopped || !client->resident)
+            return false;
+        if (now >= client->wake_ns) {
             client->begun_ns = now;
             arrive(client);
         }
-        return client->resident && !stopped;
+        return true;
     default:
         return false;
     }
