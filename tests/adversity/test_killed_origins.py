@@ -60,11 +60,10 @@ def test_the_load_sees_answers_of_other_requests(stage: Stage) -> None:
 
 
 def test_a_slow_endpoint(stage: Stage) -> None:
-    """That the share of successes is measured: of 400 requests in 2 s hardly any is lost, unless the machine
-    stands still. A third is if the slow one is not avoided."""
+    """That the share of successes is measured: at 200 a second for 2 s hardly any request is lost."""
     played = slow_open(stage, POLICIES[0], 2.0)
     print(played.text())
-    assert int(str(played.figures["failed"])) <= 80, played.text()
+    assert int(str(played.figures["failed"])) <= 20, played.text()
 
 
 def test_all_endpoints_refuse_and_recover(stage: Stage) -> None:

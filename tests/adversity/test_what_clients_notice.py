@@ -32,8 +32,8 @@ SHORT_DRAIN = draining.Course(
     timeout=20.0,
     arrivals=0,  # one that comes while a listener closes may be reset: `make chaos` counts that
 )
-# Each attack is ended by a time-out of two seconds, long before the slow clients would be. The honest never
-# wait that long for the machine.
+# Each attack is ended by a time-out of two seconds, long before the slow clients would be. The kept
+# connections of the honest rest for one when the machine stands still.
 HASTY = {"defaults": {"timeouts": {"header": "2s", "idle": "2s"}}}
 FEW_SLOW = slow_clients.Scale(
     clients=50, rate=50, interval=5, seconds=20, look_seconds=0.5, honest_seconds=1.0

@@ -265,10 +265,11 @@ def _line(
     before: Footprint,
     left: float,
 ) -> Line:
-    seen, beside = outcome.seen, together[0]
+    seen = outcome.seen
     (earlier, earlier_direct), (later, later_direct) = alone
+    beside, beside_direct = together
     p99s = _p99_ms(earlier, later), _p99_ms(beside)
-    direct = _p99_ms(earlier_direct, later_direct), _p99_ms(together[1])
+    direct = _p99_ms(earlier_direct, later_direct), _p99_ms(beside_direct)
     slower = p99s[1] / (p99s[0] or 1.0)
     each = (seen.memory - before.memory) / max(1.0, seen.connections) / _KIB
     named = sum(outcome.by.get(code, 0) for code in attack.codes)

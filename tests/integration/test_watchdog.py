@@ -106,16 +106,18 @@ def test_a_worker_that_is_stopped_is_told_of_while_it_lasts(start: Start, origin
     proxy = start(config(port, [origins().text], "json"))
     with loaded(port):
         worker = thread_named(proxy.pid, "worker-0")
+        begun = time.monotonic()
         with stopped_at_work(worker):
             eventually(lambda: entries(proxy, "in one turn"), "the entry of the stall", within=5)
             (told,) = entries(proxy, "in one turn")
-            assert re.match(r"worker 0 has been in one turn for [1-4]\.\d s", told["message"])
+            assert told["message"].startswith("worker 0 has been in one turn for 1.")
             assert told["thread"] == str(worker)
             assert told["reaction"].startswith("none")
             assert told["kernel"][0] == "state t"
             wait_for(0.6)
         (record,) = eventually(lambda: entries(proxy, "worker 0: a turn took"), "the record of the turn")
-        assert int(re.search(r"took (\d+) ms", record["message"])[1]) >= 1600
+        took_ms = int(re.search(r"took (\d+) ms", record["message"])[1])
+        assert 1600 <= took_ms <= (time.monotonic() - begun) * 1000
     assert len(entries(proxy, "in one turn")) == 1
     assert proxy.metric("fastmesh_worker_stalls_total", worker="0") == 1
     assert proxy.metric("fastmesh_worker_slow_turns_total", worker="0") == 1
